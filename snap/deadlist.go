@@ -1,0 +1,146 @@
+package snap
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"dcfs/dcdb"
+	"dcfs/dcdb/store"
+)
+
+// Kinds of entries of dead lists. The numbers are on disk.
+const (
+	entryRef       = 1
+	entryHead      = 2
+	entryInherited = 3
+)
+
+// listBytes is where a record of a dead list ends and another begins.
+const listBytes = 8 << 10
+
+// entry is what a fork's live state has no more and a kept counter still needs.
+type entry struct {
+	kind byte
+	id   store.ID // of entryRef
+	ino  uint64   // of the others
+	size uint64   // bytes; not stored for references, whose IDs tell it
+}
+
+func (e *entry) append(b []byte) []byte {
+	b = append(b, e.kind)
+	if e.kind == entryRef {
+		return e.id.Append(b)
+	}
+	return binary.AppendUvarint(b, e.ino)
+}
+
+// decodeEntries reads a record of a dead list.
+func decodeEntries(val []byte) ([]entry, error) {
+	r := newReader(val)
+	var out []entry
+	for r.err == nil && len(r.b) > 0 {
+		e := entry{kind: r.b[0]}
+		r.b = r.b[1:]
+		switch e.kind {
+		case entryRef:
+			id, rest, err := dcdb.DecodeID(r.b)
+			if err != nil {
+				return nil, err
+			}
+			e.id, e.size, r.b = id, uint64(id.Len), rest
+		case entryHead, entryInherited:
+			e.ino = r.num()
+		default:
+			r.fail()
+		}
+		out = append(out, e)
+	}
+	return out, r.end()
+}
+
+// span is when something died and since when it had been in use.
+type span struct{ fork, death, since uint64 }
+
+// sum is what a dead list holds for a span.
+type sum struct{ count, bytes uint64 }
+
+func (s span) key(kind byte) []byte { return key(kind, s.fork, s.death, s.since) }
+
+// lists gathers the dead lists' changes of one group. It is the flusher's.
+type lists struct {
+	b     *dcdb.Builder
+	added map[span][][]byte // records, the last one growing
+	sums  map[span][2]int64 // count and bytes, as they change
+	saved map[uint64][]string
+	bulks uint32
+	wake  bool
+}
+
+// of returns the lists of b's group, empty if b is new.
+func (l *lists) of(b *dcdb.Builder) *lists {
+	if l.b != b {
+		*l = lists{b: b, added: map[span][][]byte{}, sums: map[span][2]int64{}, saved: map[uint64][]string{}}
+	}
+	return l
+}
+
+func (l *lists) add(fork, death, since uint64, e entry) {
+	s := span{fork, death, since}
+	recs := l.added[s]
+	if n := len(recs); n == 0 || len(recs[n-1]) > listBytes {
+		recs = append(recs, []byte{recordVersion})
+	}
+	last := &recs[len(recs)-1]
+	*last = e.append(*last)
+	l.added[s] = recs
+	if e.kind == entryHead {
+		l.saved[e.ino] = append(l.saved[e.ino], string(key(keySaved, fork, e.ino, ^since)))
+	}
+	l.count(s, 1, int64(e.size))
+}
+
+func (l *lists) count(s span, n, bytes int64) {
+	c := l.sums[s]
+	l.sums[s] = [2]int64{c[0] + n, c[1] + bytes}
+}
+
+// write puts the records of all that was added, and the sums.
+func (l *lists) write(ctx context.Context, b *dcdb.Builder) error {
+	for s, recs := range l.added {
+		for i, rec := range recs {
+			k := binary.BigEndian.AppendUint64(s.key(keyDead), b.Group)
+			b.Put(binary.BigEndian.AppendUint32(k, uint32(i)), rec)
+		}
+	}
+	for s, c := range l.sums {
+		old, err := getSum(ctx, b, s)
+		if err != nil {
+			return err
+		}
+		n, bytes := int64(old.count)+c[0], int64(old.bytes)+c[1]
+		switch {
+		case n < 0:
+			return fmt.Errorf("%w: dead list of fork %d (%d, %d] counts below zero", dcdb.ErrCorrupt, s.fork, s.since, s.death)
+		case n == 0:
+			b.Delete(s.key(keySum))
+		default:
+			b.Put(s.key(keySum), encode(uint64(n), uint64(max(bytes, 0))))
+		}
+	}
+	return nil
+}
+
+func getSum(ctx context.Context, b *dcdb.Builder, s span) (sum, error) {
+	val, err := b.Get(ctx, s.key(keySum))
+	if err != nil || val == nil {
+		return sum{}, err
+	}
+	return decodeSum(val)
+}
+
+func decodeSum(val []byte) (sum, error) {
+	r := newReader(val)
+	s := sum{r.num(), r.num()}
+	return s, r.end()
+}

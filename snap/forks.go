@@ -1,0 +1,233 @@
+package snap
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dcfs/dcdb"
+)
+
+// Forks returns the forks that a live view's listing has, by name. It is nil for
+// a snapshot.
+func (v *Volume) Forks(w *View) (out []*View) {
+	if w.snap != nil {
+		return nil
+	}
+	type named struct {
+		name string
+		view *View
+	}
+	var all []named
+	v.space.Locked(func() {
+		for _, f := range v.forks {
+			if f.place == w.fork.id && f.live && f.ready {
+				all = append(all, named{f.name, f.view})
+			}
+		}
+	})
+	slices.SortFunc(all, func(a, b named) int { return strings.Compare(a.name, b.name) })
+	for _, n := range all {
+		out = append(out, n.view)
+	}
+	return out
+}
+
+// Fork returns the fork that w's listing has under a name; w may be a snapshot,
+// which shows those of its fork. ErrNotExist if there is none.
+func (v *Volume) Fork(w *View, name string) (out *View, err error) {
+	err = ErrNotExist
+	v.space.Locked(func() {
+		if f := v.listed(w.fork, name); f != nil && f.ready {
+			out, err = f.view, nil
+		}
+	})
+	return out, err
+}
+
+// listed returns the live fork that in's listing has under a name, nil if none.
+func (v *Volume) listed(in *fork, name string) *fork { return v.places[place{in.id, name}] }
+
+// place is where a fork is listed.
+type place struct {
+	in   uint64
+	name string
+}
+
+// CreateFork makes a writable clone of what a view shows, at once, whatever its
+// size. It is listed in the view's fork. It returns when the fork is durable.
+func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	var g *fork
+	err := v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+		g = nil
+		if err := from.Err(); err != nil {
+			return err
+		}
+		p, sn := from.fork, from.snap
+		if v.listed(p, name) != nil {
+			return ErrExist
+		}
+		number, err := v.takeView(m)
+		if err != nil {
+			return err
+		}
+		if sn != nil {
+			g = v.forkLocked(m, p, sn.counter, name, number)
+			sn.pins++
+			return nil
+		}
+		g = v.forkLocked(m, p, p.counter, name, number)
+		if sn, err = v.snapshotLocked(m, p, ""); err != nil {
+			panic("snap: unnamed snapshot: " + err.Error()) // it needs nothing
+		}
+		sn.pins++
+		return nil
+	})
+	if g == nil {
+		return nil, fmt.Errorf("fork %q: %w", name, err)
+	}
+	show := func() { g.ready = true }
+	if err != nil {
+		go v.settle(show)
+		return nil, fmt.Errorf("fork %q: %w", name, err)
+	}
+	v.space.Exclusive(show)
+	return g.view, nil
+}
+
+// forkLocked records a fork of (p, origin).
+func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, number uint32) *fork {
+	g := &fork{
+		id: v.nextFork, parent: p, origin: origin, counter: origin + 1,
+		first: p.next, next: p.next, reserved: p.next + inodeBlock,
+		live: true, name: name, place: p.id, number: number, created: v.now().UTC(),
+		doors: p.doors, names: map[string]*snapshot{},
+	}
+	v.nextFork++
+	v.putVolume(m)
+	g.view = &View{v: v, fork: g}
+	g.changed()
+	v.forks[g.id] = g
+	v.places[place{p.id, name}] = g
+	m.Put(key(keyFork, g.id), g.encode())
+	return g
+}
+
+// RenameFork gives a fork another name, or has another fork list it. ErrInvalid
+// if that one is listed below it.
+func (v *Volume) RenameFork(ctx context.Context, from *View, fromName string, to *View, toName string) error {
+	if err := CheckName(toName); err != nil {
+		return err
+	}
+	err := v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+		for _, w := range [...]*View{from, to} {
+			if err := v.changeable(w); err != nil {
+				return err
+			}
+		}
+		f := v.listed(from.fork, fromName)
+		if f == nil || !f.ready {
+			return ErrNotExist
+		}
+		switch other := v.listed(to.fork, toName); {
+		case other == f:
+			return nil
+		case other != nil:
+			return ErrExist
+		}
+		for up := to.fork; up != nil; up = v.forks[up.place] {
+			if up == f {
+				return ErrInvalid
+			}
+		}
+		delete(v.places, place{from.fork.id, fromName})
+		f.name, f.place = toName, to.fork.id
+		v.places[place{f.place, f.name}] = f
+		m.Put(key(keyFork, f.id), f.encode())
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("rename fork %q: %w", fromName, err)
+	}
+	return nil
+}
+
+// DeleteFork takes a fork away, with its snapshots. ErrNotEmpty while it lists
+// forks of its own; forks that descend from it but are listed elsewhere never
+// notice. It is gone for everyone at once, and durably on return; its space
+// comes back in the background.
+func (v *Volume) DeleteFork(ctx context.Context, w *View, name string) error {
+	err := v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+		if err := v.changeable(w); err != nil {
+			return err
+		}
+		f := v.listed(w.fork, name)
+		if f == nil || !f.ready {
+			return ErrNotExist
+		}
+		for _, g := range v.forks {
+			if g.place == f.id && g.live {
+				return ErrNotEmpty
+			}
+		}
+		v.dropFork(m, f)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("delete fork %q: %w", name, err)
+	}
+	return nil
+}
+
+// dropFork takes a fork's live state and names. What other forks begin at is
+// kept, the rest is to be reclaimed.
+func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
+	delete(v.places, place{f.place, f.name})
+	v.giveView(m, f.number)
+	f.live, f.name, f.place, f.number = false, "", 0, 0
+	f.view.gone.Store(true)
+
+	// What is newer than the newest origin of a fork is cut off as a whole.
+	newest := f.origin
+	for _, sn := range f.snaps {
+		if sn.pins > 0 {
+			newest = sn.counter
+		}
+	}
+	for _, sn := range slices.Clone(f.snaps) {
+		if sn.counter <= newest {
+			continue
+		}
+		v.giveView(m, sn.number)
+		sn.view.gone.Store(true)
+		delete(f.names, sn.name)
+		i, _ := f.find(sn.counter)
+		f.snaps = slices.Delete(slices.Clone(f.snaps), i, i+1)
+		m.Delete(key(keySnap, f.id, sn.counter))
+	}
+	v.addTask(m, &task{f: f, kind: taskCut, p: newest})
+	f.changed()
+	for _, sn := range slices.Clone(f.snaps) {
+		if sn.name != "" {
+			v.dropName(m, sn)
+		}
+	}
+	m.Put(key(keyFork, f.id), f.encode())
+}
+
+// SetDoor sets owner and mode of one of the fork's doors. It returns when that
+// is durable.
+func (w *View) SetDoor(ctx context.Context, d Door, a DoorAttr) error {
+	return w.v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+		if err := w.v.changeable(w); err != nil {
+			return err
+		}
+		w.fork.doors[d] = a
+		m.Put(key(keyFork, w.fork.id), w.fork.encode())
+		return nil
+	})
+}

@@ -1,0 +1,507 @@
+package snap
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"dcfs/dcdb"
+	"dcfs/dcdb/store"
+)
+
+// Kinds of tasks. The numbers are on disk.
+const (
+	taskSnapshot = 1 // entries with p < since <= n < death <= x go
+	taskCut      = 2 // what is newer than p goes, in a fork without live state
+)
+
+// task is a reclaim that is to be done. It is recorded in the group that made it
+// necessary, and taken out in the one that finishes it.
+type task struct {
+	f       *fork
+	seq     uint64
+	kind    uint64
+	p, n, x uint64
+}
+
+func (t *task) key() []byte { return key(keyTask, t.f.id, t.seq) }
+
+// addTask records a task. Space.mu is held.
+func (v *Volume) addTask(m *dcdb.Meta, t *task) {
+	for _, o := range v.tasks {
+		t.seq = max(t.seq, o.seq)
+	}
+	t.seq++
+	v.tasks = append(v.tasks, t)
+	t.f.tasks++
+	m.Put(t.key(), encode(t.kind, t.p, t.n, t.x))
+	v.wakeReclaimer()
+}
+
+func (v *Volume) loadTasks(ctx context.Context) error {
+	return scan(ctx, v.st, key(keyTask), func(k, val []byte) error {
+		n, err := keyNums(k, 2)
+		if err != nil {
+			return err
+		}
+		r := newReader(val)
+		t := &task{f: v.forks[n[0]], seq: n[1], kind: r.num(), p: r.num(), n: r.num(), x: r.num()}
+		if err := r.end(); err != nil {
+			return fmt.Errorf("task %d of fork %d: %w", n[1], n[0], err)
+		}
+		if t.f == nil || t.kind != taskSnapshot && t.kind != taskCut {
+			return fmt.Errorf("%w: task %d of fork %d", dcdb.ErrCorrupt, n[1], n[0])
+		}
+		t.f.tasks++
+		v.tasks = append(v.tasks, t)
+		slices.SortFunc(v.tasks, func(a, b *task) int { return int(a.seq) - int(b.seq) })
+		return nil
+	})
+}
+
+// bulk is a tree that was dropped as a whole.
+type bulk struct {
+	death   uint64
+	next    uint64 // pages below are done
+	cut     uint64 // if not zero: release what is newer than cut-1, leave the rest
+	records bool   // only pieces of records were dropped with the pages
+	head    []byte
+}
+
+func (k *bulk) encode() []byte {
+	var records uint64
+	if k.records {
+		records = 1
+	}
+	return append(encode(k.death, k.next, k.cut, records), k.head...)
+}
+
+func decodeBulk(val []byte) (*bulk, error) {
+	r := newReader(val)
+	k := &bulk{death: r.num(), next: r.num(), cut: r.num(), records: r.num() == 1}
+	k.head = r.b
+	return k, r.err
+}
+
+// Bounds of one step of background work, so that it fits a group beside others.
+const (
+	stepRefs    = 1000
+	stepHeads   = 200
+	stepRecords = 2*stepRefs + 4*stepHeads
+	stepBytes   = 256 << 10
+)
+
+func (v *Volume) wakeReclaimer() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
+	}
+}
+
+// reclaimer does what is to be reclaimed, one step after the other: dropped
+// trees first, then tasks in the order in which they arose.
+func (v *Volume) reclaimer(ctx context.Context) {
+	defer close(v.done)
+	for ctx.Err() == nil {
+		did, err := v.reclaimStep(ctx)
+		if err != nil {
+			if ignorable(err) {
+				return
+			}
+			v.log("reclaim: %v", err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if did {
+			continue
+		}
+		select {
+		case <-v.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Idle reports whether nothing is left to reclaim or to erase.
+func (v *Volume) Idle(ctx context.Context) (bool, error) {
+	n := 0
+	v.space.Locked(func() { n = len(v.tasks) })
+	if n > 0 || v.space.Erasing() > 0 {
+		return false, nil
+	}
+	recs, err := v.st.Scan(ctx, key(keyBulk), after(key(keyBulk)), 1)
+	return len(recs) == 0, err
+}
+
+func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
+	if did, err := v.bulkStep(ctx); did || err != nil {
+		return did, err
+	}
+	var t *task
+	v.space.Locked(func() {
+		if len(v.tasks) > 0 {
+			t = v.tasks[0]
+		}
+	})
+	if t == nil {
+		return false, nil
+	}
+	// What the task speaks of may be in groups that are still to be committed.
+	if err := v.space.SyncAll(ctx); err != nil {
+		return false, err
+	}
+	if did, err := v.bulkStep(ctx); did || err != nil {
+		return did, err
+	}
+	if t.kind == taskSnapshot {
+		return true, v.snapshotStep(ctx, t)
+	}
+	return true, v.cutStep(ctx, t)
+}
+
+// finish ends a task in the group that m is of. Space.mu is held.
+func (v *Volume) finish(m *dcdb.Meta, t *task) {
+	m.Delete(t.key())
+	v.tasks = slices.DeleteFunc(v.tasks, func(o *task) bool { return o == t })
+	t.f.tasks--
+	t.f.changed()
+	v.dissolve(m, t.f)
+}
+
+// bulkStep goes on with the first dropped tree, if there is one.
+func (v *Volume) bulkStep(ctx context.Context) (bool, error) {
+	recs, err := v.st.Scan(ctx, key(keyBulk), after(key(keyBulk)), 1)
+	if err != nil || len(recs) == 0 {
+		return false, err
+	}
+	k := recs[0].Key
+	if len(k) != 1+8+8+4 {
+		return false, fmt.Errorf("%w: key %x", dcdb.ErrCorrupt, k)
+	}
+	fork := binary.BigEndian.Uint64(k[1:])
+	bk, err := decodeBulk(recs[0].Value)
+	if err != nil {
+		return false, fmt.Errorf("dropped tree %x: %w", k, err)
+	}
+	h, err := dcdb.DecodeHead(bk.head)
+	if err != nil {
+		return false, fmt.Errorf("dropped tree %x: %w", k, err)
+	}
+	var refs []dcdb.Dropped
+	next, done, err := dcdb.Expand(ctx, v.st, h, bk.records, bk.cut, bk.next, stepRefs, func(d dcdb.Dropped) { refs = append(refs, d) })
+	if err != nil {
+		return false, fmt.Errorf("dropped tree %x: %w", k, err)
+	}
+	bk.next = next
+	return true, v.space.Work(ctx, fork, stepRecords, stepBytes+len(bk.head), func(ctx context.Context, b *dcdb.Builder) error {
+		fa, _ := b.Facts(fork).(*facts)
+		if fa == nil {
+			return fmt.Errorf("%w: dropped tree of fork %d, which does not exist", dcdb.ErrCorrupt, fork)
+		}
+		for _, d := range refs {
+			if err := v.dropBulk(ctx, b, fa, bk, d); err != nil {
+				return err
+			}
+		}
+		if done {
+			b.Delete(k)
+		} else {
+			b.Put(k, bk.encode())
+		}
+		return nil
+	})
+}
+
+func (v *Volume) dropBulk(ctx context.Context, b *dcdb.Builder, fa *facts, bk *bulk, d dcdb.Dropped) error {
+	if bk.cut != 0 {
+		return v.release(ctx, b, d.ID)
+	}
+	return v.drop(ctx, b, fa, bk.death, d)
+}
+
+// dead is a record of a dead list, decoded.
+type dead struct {
+	key     []byte
+	span    span
+	entries []entry
+}
+
+// deadRecords reads the records of a span, up to about stepRefs entries.
+func (v *Volume) deadRecords(ctx context.Context, s span) ([]dead, bool, error) {
+	var out []dead
+	n := 0
+	prefix := s.key(keyDead)
+	recs, err := v.st.Scan(ctx, prefix, after(prefix), 64)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, r := range recs {
+		if n >= stepRefs || len(out) >= stepHeads/8 {
+			return out, true, nil
+		}
+		es, err := decodeEntries(r.Value)
+		if err != nil {
+			return nil, false, fmt.Errorf("dead list %x: %w", r.Key, err)
+		}
+		out = append(out, dead{r.Key, s, es})
+		n += len(es)
+	}
+	return out, len(recs) == 64, nil
+}
+
+// spans calls fn for the spans of a fork that die at from or later, until it
+// returns false.
+func (v *Volume) spans(ctx context.Context, f *fork, from uint64, fn func(span) bool) error {
+	at, to := key(keySum, f.id, from), after(key(keySum, f.id))
+	for {
+		recs, err := v.st.Scan(ctx, at, to, 256)
+		if err != nil {
+			return err
+		}
+		for _, r := range recs {
+			n, err := keyNums(r.Key, 3)
+			if err != nil {
+				return err
+			}
+			if !fn(span{n[0], n[1], n[2]}) {
+				return nil
+			}
+		}
+		if len(recs) < 256 {
+			return nil
+		}
+		at = append(append([]byte(nil), recs[len(recs)-1].Key...), 0)
+	}
+}
+
+// snapshotStep removes what only a deleted snapshot needed.
+func (v *Volume) snapshotStep(ctx context.Context, t *task) error {
+	var found *span
+	err := v.spans(ctx, t.f, t.n+1, func(s span) bool {
+		if s.death > t.x {
+			return false
+		}
+		if t.p < s.since && s.since <= t.n {
+			found = &s
+		}
+		return found == nil
+	})
+	if err != nil {
+		return err
+	}
+	if found == nil {
+		return v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+			v.finish(m, t)
+			return nil
+		})
+	}
+	return v.removeSpan(ctx, t.f, *found, true)
+}
+
+// removeSpan removes a part of a span's entries. With free, heads are erased and
+// references released; else the entries are only struck out.
+func (v *Volume) removeSpan(ctx context.Context, f *fork, s span, free bool) error {
+	recs, _, err := v.deadRecords(ctx, s)
+	if err != nil {
+		return err
+	}
+	if len(recs) == 0 {
+		return fmt.Errorf("%w: the sum of fork %d (%d, %d] counts what is not there", dcdb.ErrCorrupt, s.fork, s.since, s.death)
+	}
+	heads := countHeads(recs)
+	return v.space.Work(ctx, f.id, stepRecords+8*heads, stepBytes+64*heads, func(ctx context.Context, b *dcdb.Builder) error {
+		for _, r := range recs {
+			if err := v.removeRecord(ctx, b, f, r, free); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func countHeads(recs []dead) int {
+	n := 0
+	for _, r := range recs {
+		for _, e := range r.entries {
+			if e.kind != entryRef {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (v *Volume) removeRecord(ctx context.Context, b *dcdb.Builder, f *fork, r dead, free bool) error {
+	b.Delete(r.key)
+	var bytes int64
+	for _, e := range r.entries {
+		bytes += int64(e.size)
+		if !free {
+			continue
+		}
+		var err error
+		switch e.kind {
+		case entryRef:
+			err = v.release(ctx, b, e.id)
+		case entryHead:
+			err = v.eraseSaved(ctx, b, f, e.ino, r.span.since)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	v.lists.of(b).count(r.span, -int64(len(r.entries)), -bytes)
+	return nil
+}
+
+// eraseSaved erases a saved head, and the inode's live head if that only says
+// that it is deleted and no older state is left that it must hide.
+func (v *Volume) eraseSaved(ctx context.Context, b *dcdb.Builder, f *fork, ino, counter uint64) error {
+	b.Delete(key(keySaved, f.id, ino, ^counter))
+	b.Delete(key(keyIndex, f.id, counter, ino))
+	fa, _ := b.Facts(f.id).(*facts)
+	if fa == nil || fa.parent && ino < fa.first {
+		return nil
+	}
+	k := key(keyHead, f.id, ino)
+	rec, err := b.Get(ctx, k)
+	if err != nil || rec == nil {
+		return err
+	}
+	changed, deleted, err := dcdb.HeadInfo(rec)
+	if err != nil || !deleted {
+		return err
+	}
+	older, err := v.savedIn(ctx, b, f.id, ino)
+	if err != nil || older {
+		return err
+	}
+	b.Delete(k)
+	b.Delete(key(keyIndex, f.id, changed, ino))
+	return nil
+}
+
+// cutStep goes on cutting a fork without live state at a kept counter: rule 5 of
+// DESIGN section 4. First its dead list beyond the counter, then its heads.
+func (v *Volume) cutStep(ctx context.Context, t *task) error {
+	var found *span
+	err := v.spans(ctx, t.f, t.p+1, func(s span) bool {
+		found = &s
+		return false
+	})
+	if err != nil {
+		return err
+	}
+	if found != nil {
+		return v.removeSpan(ctx, t.f, *found, found.since > t.p)
+	}
+	from, to := key(keyIndex, t.f.id, t.p+1), after(key(keyIndex, t.f.id))
+	recs, err := v.st.Scan(ctx, from, to, stepHeads)
+	if err != nil {
+		return err
+	}
+	if len(recs) > 0 {
+		return v.cutHeads(ctx, t, recs)
+	}
+	return v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+		v.finish(m, t)
+		return nil
+	})
+}
+
+// cutHeads erases live heads that are newer than the cut, and releases what they
+// refer to since. Large trees are released later.
+func (v *Volume) cutHeads(ctx context.Context, t *task, index []store.Record) error {
+	return v.space.Work(ctx, t.f.id, 4*len(index)+stepRecords, 512*len(index)+stepBytes, func(ctx context.Context, b *dcdb.Builder) error {
+		room := stepBytes
+		for _, r := range index {
+			n, err := keyNums(r.Key, 3)
+			if err != nil {
+				return err
+			}
+			size, err := v.cutHead(ctx, b, t, n[1], n[2])
+			if err != nil {
+				return err
+			}
+			if room -= size; room < 0 {
+				break // the next step goes on here
+			}
+		}
+		return nil
+	})
+}
+
+// headAt returns the head that an index record is of, and its key. It is the live
+// one, or a saved one that an earlier cut has made the newest.
+func (v *Volume) headAt(ctx context.Context, b *dcdb.Builder, f, ino, changed uint64) (k, rec []byte, err error) {
+	k = key(keyHead, f, ino)
+	if rec, err = b.Get(ctx, k); err != nil {
+		return nil, nil, err
+	}
+	if rec != nil {
+		c, _, err := dcdb.HeadInfo(rec)
+		if err != nil || c == changed {
+			return k, rec, err
+		}
+	}
+	k = key(keySaved, f, ino, ^changed)
+	if rec, err = b.Get(ctx, k); err == nil && rec == nil {
+		err = fmt.Errorf("%w: index of inode %d of fork %d at %d without its head", dcdb.ErrCorrupt, ino, f, changed)
+	}
+	return k, rec, err
+}
+
+func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed, ino uint64) (int, error) {
+	f := t.f.id
+	k, rec, err := v.headAt(ctx, b, f, ino, changed)
+	if err != nil {
+		return 0, err
+	}
+	h, err := dcdb.DecodeHead(rec)
+	if err != nil {
+		return 0, fmt.Errorf("inode %d of fork %d: %w", ino, f, err)
+	}
+	b.Delete(k)
+	b.Delete(key(keyIndex, f, changed, ino))
+	if h.Deleted {
+		return 0, nil
+	}
+	if h.Large() {
+		l := v.lists.of(b)
+		l.bulks++
+		bk := &bulk{death: h.Changed, cut: t.p + 1, head: rec}
+		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, f, b.Group), l.bulks), bk.encode())
+		v.wakeReclaimer()
+		return len(rec), nil
+	}
+	var refs []dcdb.Dropped
+	_, _, err = dcdb.Expand(ctx, v.st, h, false, t.p+1, 0, stepRefs, func(d dcdb.Dropped) { refs = append(refs, d) })
+	for _, d := range refs {
+		if err == nil {
+			err = v.release(ctx, b, d.ID)
+		}
+	}
+	return 0, err
+}
+
+// dissolve ends a fork that has no live state and keeps nothing. Space.mu is
+// held.
+func (v *Volume) dissolve(m *dcdb.Meta, f *fork) {
+	if f.live || len(f.snaps) > 0 || f.tasks > 0 {
+		return
+	}
+	delete(v.forks, f.id)
+	m.Delete(key(keyFork, f.id))
+	if f.parent == nil {
+		return
+	}
+	sn := f.parent.at(f.origin)
+	if sn.pins--; sn.pins == 0 && sn.name == "" {
+		v.unkeep(m, sn)
+	}
+}
