@@ -28,6 +28,9 @@ type delta struct {
 	nodes  [maxDepth][]*ref // new table nodes, by level
 	tables []*ref           // dropped table nodes
 	bulk   bool
+
+	dropped []Dropped  // references that are gone
+	shared  []store.ID // objects of earlier groups that are referred to once more
 }
 
 // pair is a page number's old and new reference, nil for none.
@@ -36,7 +39,7 @@ type pair struct{ old, new *ref }
 func (s *Space) flush(ctx context.Context, g *group) error {
 	s.settle(g)
 	f := &flush{s: s, g: g, ctx: ctx, b: &Builder{Group: g.num, st: s.st, forks: g.forks, muts: map[string][]byte{}}}
-	for _, step := range [...]func() error{f.compare, f.putContents, f.putPages, f.putNodes, f.change} {
+	for _, step := range [...]func() error{f.compare, f.putContents, f.putPages, f.putNodes, f.count, f.change} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -307,6 +310,23 @@ func (p *putter) put() error {
 	return nil
 }
 
+// count finds the references that each entry dropped, and has the rules record
+// those that share objects.
+func (f *flush) count() error {
+	for i := range f.deltas {
+		d := &f.deltas[i]
+		if err := f.countRefs(d); err != nil {
+			return fmt.Errorf("%v: %w", d.e.n.key, err)
+		}
+		for _, id := range d.shared {
+			if err := f.s.rules.Share(f.ctx, f.b, id); err != nil {
+				return fmt.Errorf("%v: %w", d.e.n.key, err)
+			}
+		}
+	}
+	return nil
+}
+
 // change has the rules record what the group changed.
 func (f *flush) change() error {
 	for i := range f.deltas {
@@ -315,16 +335,15 @@ func (f *flush) change() error {
 		if n.committed == nil && st.Deleted {
 			continue
 		}
-		c := Change{Key: n.key, Own: n.own, Changed: st.Changed, Born: st.Born, Bulk: d.bulk, Records: d.bulk && !st.Deleted}
+		c := Change{
+			Key: n.key, Own: n.own, Changed: st.Changed, Born: st.Born,
+			Dropped: d.dropped, Bulk: d.bulk, Records: d.bulk && !st.Deleted,
+		}
 		if n.committed != nil {
 			c.Old = &n.committed.Head
 		}
 		if !st.Deleted {
 			c.Record = encodeHead(&st.Head)
-		}
-		var err error
-		if c.Dropped, err = f.dropped(d); err != nil {
-			return fmt.Errorf("%v: %w", n.key, err)
 		}
 		if err := f.s.rules.Change(f.ctx, f.b, f.g.forks[n.key.Fork], &c); err != nil {
 			return fmt.Errorf("%v: %w", n.key, err)
@@ -346,23 +365,26 @@ func (f *flush) change() error {
 	return f.s.rules.Finish(f.ctx, f.b)
 }
 
-// dropped returns the references that a DCDB has no more. Pieces may have moved
-// from page to page: they are counted over all of them.
-func (f *flush) dropped(d *delta) ([]Dropped, error) {
-	var out []Dropped
+// countRefs finds the references that a DCDB has no more, and those that it has
+// besides. Pieces may have moved from page to page: they are counted over all of
+// them.
+func (f *flush) countRefs(d *delta) error {
 	for _, r := range d.tables {
-		out = append(out, Dropped{r.id, r.since})
+		d.dropped = append(d.dropped, Dropped{r.id, r.since})
 	}
 	count := map[Dropped]int{}
+	// Of a tree that was emptied, the items that are no records were carried
+	// over with their references.
+	carried := func(it *item) bool { return d.bulk && ItemKind(it.key[0]) != KindRecord }
 	for _, p := range d.pages {
 		if o := p.old; o != nil {
 			if !o.id.IsZero() {
-				out = append(out, Dropped{o.id, o.since})
+				d.dropped = append(d.dropped, Dropped{o.id, o.since})
 			}
 			if o.objects || o.page != nil {
 				body, err := f.page(o)
 				if err != nil {
-					return nil, err
+					return err
 				}
 				body.objects(func(pc *piece) {
 					if !pc.c.id.IsZero() {
@@ -371,20 +393,27 @@ func (f *flush) dropped(d *delta) ([]Dropped, error) {
 				})
 			}
 		}
-		if p.new != nil && p.new.objects {
-			p.new.page.objects(func(pc *piece) {
-				if !pc.c.id.IsZero() {
+		if p.new == nil || !p.new.objects {
+			continue
+		}
+		for i := range p.new.page.items {
+			it := &p.new.page.items[i]
+			for j := range it.pieces {
+				if pc := &it.pieces[j]; pc.c != nil && !pc.c.id.IsZero() && !carried(it) {
 					count[Dropped{pc.c.id, pc.since}]--
 				}
-			})
+			}
 		}
 	}
 	for r, n := range count {
 		for range n {
-			out = append(out, r)
+			d.dropped = append(d.dropped, r)
+		}
+		for ; n < 0 && r.ID.Group < f.g.num; n++ {
+			d.shared = append(d.shared, r.ID)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // publish makes what was written the committed state: memory that the store can

@@ -55,6 +55,9 @@ type Rules interface {
 	// end of a group. Space.mu is held.
 	Freeze(fork uint64) any
 
+	// Share records that an object of an earlier group is referred to once
+	// more. It is called by the flusher, before all Changes of a group.
+	Share(ctx context.Context, b *Builder, id store.ID) error
 	// Change records what a group changes in one DCDB. It is called by the
 	// flusher, for one group after the other.
 	Change(ctx context.Context, b *Builder, facts any, c *Change) error

@@ -126,26 +126,47 @@ func (v *Volume) drop(ctx context.Context, b *dcdb.Builder, fa *facts, at uint64
 	return v.release(ctx, b, d.ID)
 }
 
+// Share counts one reference to an object more.
+func (r *rules) Share(ctx context.Context, b *dcdb.Builder, id store.ID) error {
+	n, err := extraRefs(ctx, b, id)
+	if err != nil {
+		return err
+	}
+	r.extras = true
+	b.Put(extraKey(id), encode(n+1))
+	return nil
+}
+
+func extraKey(id store.ID) []byte { return id.Append(key(keyExtra)) }
+
+// extraRefs returns how many references an object has besides its first.
+func extraRefs(ctx context.Context, b *dcdb.Builder, id store.ID) (uint64, error) {
+	val, err := b.Get(ctx, extraKey(id))
+	if err != nil || val == nil {
+		return 0, err
+	}
+	r := newReader(val)
+	n := r.num()
+	if err := r.end(); err != nil {
+		return 0, fmt.Errorf("extra references of %v: %w", id, err)
+	}
+	return n, nil
+}
+
 // release gives one reference to an object up. The object is free when it was
 // the last one.
 func (v *Volume) release(ctx context.Context, b *dcdb.Builder, id store.ID) error {
 	if v.extras {
-		k := id.Append(key(keyExtra))
-		val, err := b.Get(ctx, k)
+		n, err := extraRefs(ctx, b, id)
 		if err != nil {
 			return err
 		}
-		if val != nil {
-			r := newReader(val)
-			n := r.num()
-			if err := r.end(); err != nil {
-				return fmt.Errorf("extra references of %v: %w", id, err)
-			}
-			if n > 1 {
-				b.Put(k, encode(n-1))
-			} else {
-				b.Delete(k)
-			}
+		switch {
+		case n > 1:
+			b.Put(extraKey(id), encode(n-1))
+			return nil
+		case n == 1:
+			b.Delete(extraKey(id))
 			return nil
 		}
 	}

@@ -158,8 +158,74 @@ func (h *history) records(kind byte, want int) {
 	}
 }
 
-// The histories of RULES.md, by their numbers there. R1, R2 and R7 are about
-// shared contents of file clones.
+// clone makes a file share the contents of another.
+func (h *history) clone(src *View, from uint64, dst *View, to uint64) {
+	h.t.Helper()
+	_, err := h.v.space.Clone(h.ctx, src.Key(from), 0, dst.Key(to), 0, 64<<10, func(*dcdb.DB) error { return nil })
+	h.must(err)
+}
+
+// The histories of RULES.md, by their numbers there.
+
+func TestHistoryR1CloneBackFromASnapshot(t *testing.T) {
+	h := newHistory(t)
+	m := h.v.Main()
+	i := h.create(m, "A")
+	s1 := h.snapshot(m, "1")
+	h.write(m, i, "B")
+	h.must(h.v.space.SyncAll(h.ctx))
+	h.clone(s1, i, m, i)
+	h.want(m, i, "A")
+	h.dropSnapshot(m, "1")
+	h.want(m, i, "A")
+	h.objects(1)
+	h.remove(m, i)
+	h.objects(0)
+	h.records(keyExtra, 0)
+}
+
+func TestHistoryR2ASharedSlotHasItsOwnSince(t *testing.T) {
+	h := newHistory(t)
+	m := h.v.Main()
+	i := h.create(m, "A")
+	s1 := h.snapshot(m, "1")
+	h.remove(m, i)
+	h.snapshot(m, "2")
+	j := h.create(m, "x")
+	h.clone(s1, i, m, j)
+	h.dropSnapshot(m, "1")
+	h.want(m, j, "A")
+	h.remove(m, j)
+	h.objects(0) // snapshot 2 never showed A
+
+	// And with the live state cut off.
+	k := h.create(m, "A")
+	f := h.fork(m, "f")
+	h.snapshot(f, "1")
+	l := h.create(f, "x")
+	h.clone(f, k, f, l)
+	h.want(f, l, "A")
+	h.dropFork(m, "f")
+	h.want(m, k, "A")
+	h.remove(m, k)
+	h.objects(0)
+	h.records(keyExtra, 0)
+}
+
+func TestHistoryR7CloneFromAnotherFork(t *testing.T) {
+	h := newHistory(t)
+	m := h.v.Main()
+	i := h.create(m, "x")
+	f := h.fork(m, "f")
+	h.write(f, i, "A")
+	s := h.snapshot(f, "1")
+	h.clone(s, i, m, i)
+	h.dropFork(m, "f")
+	h.want(m, i, "A")
+	h.objects(1)
+	h.remove(m, i)
+	h.objects(0)
+}
 
 func TestHistoryR3LastSnapshotOfAForkWithoutLiveState(t *testing.T) {
 	h := newHistory(t)

@@ -251,7 +251,11 @@ func (m *modelTest) step() {
 		if ino, ok := m.pickFile(p); ok {
 			m.xattr(p, ino, note)
 		}
-	case n < 73:
+	case n < 70:
+		if ino, ok := m.pickFile(p); ok {
+			m.clone(p, ino, note)
+		}
+	case n < 74:
 		if ino, ok := m.pickFile(p); ok {
 			note("delete %d", ino)
 			delete(f.live, ino)
@@ -394,6 +398,42 @@ func (m *modelTest) xattr(p string, ino uint64, note noteFunc) {
 		}
 		return nil
 	})
+}
+
+// clone shares a file's records with one of any view.
+func (m *modelTest) clone(p string, ino uint64, note noteFunc) {
+	q := m.pickFork()
+	src, files := m.view(q), m.now[q].live
+	if name, ok := pick(m.rnd, m.now[q].snaps, strings.Compare); ok && m.rnd.IntN(2) == 0 {
+		var err error
+		if src, err = m.v.Snapshot(src, name); err != nil {
+			m.fatalf("snapshot %s: %v", name, err)
+		}
+		files = m.now[q].snaps[name]
+	}
+	from, ok := pick(m.rnd, files, func(a, b uint64) int { return int(a) - int(b) })
+	if !ok || len(files[from].data) == 0 {
+		return
+	}
+	data := files[from].data
+	at := m.rnd.IntN(2) * dcdb.RecordBytes
+	if at >= len(data) || len(m.now[p].live[ino].data) > len(data) {
+		at = 0
+	}
+	n := len(data) - at
+	if len(m.now[p].live[ino].data) > len(data) {
+		n = n / dcdb.RecordBytes * dcdb.RecordBytes // the rest of dst stays
+	}
+	note("clone %q %d to %d at %d +%d", src.Name(), from, ino, at, n)
+	m.now[p].live[ino] = m.now[p].live[ino].with(func(f *mfile) {
+		f.resize(max(len(f.data), at+n))
+		copy(f.data[at:], data[at:at+n])
+	})
+	got, err := m.v.Space().Clone(m.ctx, src.Key(from), uint64(at), m.view(p).Key(ino), uint64(at), uint64(n), func(*dcdb.DB) error { return nil })
+	if err != nil || got != uint64(n) {
+		m.fatalf("clone: %d, %v", got, err)
+	}
+	m.past = append(m.past, m.now.clone())
 }
 
 func (m *modelTest) snapshot(p string, note noteFunc) {
