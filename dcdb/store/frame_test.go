@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -145,4 +146,18 @@ func FuzzDecodeRecord(f *testing.F) {
 			t.Errorf("record %q decodes, but not back to the same bytes", key)
 		}
 	})
+}
+
+// TestFormat1StaysReadable reads what the first version wrote. These samples
+// never change.
+func TestFormat1StaysReadable(t *testing.T) {
+	object, _ := hex.DecodeString("6463664f0102000000000005000000000000000700000003000000090102030405060708090a0b0c0d0e0f10c7526e4e9a71bb4c68656c6c6f")
+	p := make([]byte, 5)
+	if err := ReadObject(testUUID, ID{7, 3, 9, 5}, KindPage, object, 0, p); err != nil || string(p) != "hello" {
+		t.Errorf("object: %q, %v", p, err)
+	}
+	record, _ := hex.DecodeString("01d8ca9a7776616c7565")
+	if v, err := DecodeRecord(testUUID, []byte("key"), record); err != nil || string(v) != "value" {
+		t.Errorf("record: %q, %v", v, err)
+	}
 }

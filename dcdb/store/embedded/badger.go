@@ -1,0 +1,109 @@
+package embedded
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"dcfs/dcdb/store"
+)
+
+// badgerValueLogBytes is the size of value log files, which stay empty; the
+// least that Badger takes.
+const badgerValueLogBytes = 1 << 20
+
+// badgerOptions are Badger's options for a store opened with o.
+//
+// Compression is off, for with it every block read needs an anonymous copy,
+// and a flipped bit spoils a block instead of a byte. Verification of blocks
+// is off because Badger takes a block that fails it for one without the key,
+// and compaction then drops the rest of the table.
+func badgerOptions(dir string, o Options, l *badgerLog) badger.Options {
+	b := badger.DefaultOptions(dir)
+	b.MemTableSize = o.MemTableBytes
+	b.NumMemtables = 1
+	b.ValueThreshold = o.badgerBatchBytes()
+	if b.ValueThreshold > 1<<20 {
+		b.ValueThreshold = 1 << 20
+	}
+	b.ValueLogFileSize = badgerValueLogBytes
+	b.SyncWrites = false // Barrier does it
+	b.NumVersionsToKeep = 1
+	b.DetectConflicts = false // one committer
+	b.MetricsEnabled = false
+	b.Compression = options.None
+	b.BlockCacheSize = 0
+	b.IndexCacheSize = 0
+	b.ChecksumVerificationMode = options.NoVerification
+	b.NumCompactors = 2
+	b.Logger = l
+	return b
+}
+
+// openBadger opens the database, and turns what it panics or spells out over
+// several lines into one line.
+func openBadger(dir string, o Options, l *badgerLog) (db *badger.DB, err error) {
+	defer recovered("open "+dir, &err)
+	db, err = badger.Open(badgerOptions(dir, o, l))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %s", dir, firstLine(err.Error()))
+	}
+	if line := l.firstError.Load(); line != nil {
+		// It opens without a table that it can't read.
+		db.Close()
+		return nil, fmt.Errorf("open %s: %w: %s", dir, store.ErrCorrupt, *line)
+	}
+	return db, nil
+}
+
+// recovered makes a panic of the running function ErrCorrupt: Badger trusts
+// the bytes of its tables.
+func recovered(op string, err *error) {
+	switch p := recover().(type) {
+	case nil:
+	case runtime.Error:
+		*err = fmt.Errorf("%s: %w: %s", op, store.ErrCorrupt, firstLine(p.Error()))
+	default:
+		*err = fmt.Errorf("%s: %w: %s", op, store.ErrCorrupt, firstLine(fmt.Sprint(p)))
+	}
+}
+
+const lineBytes = 200
+
+// firstLine is the first line of a text, cut to a bearable length: Badger adds
+// hex dumps and stack traces.
+func firstLine(text string) string {
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	if len(text) > lineBytes {
+		text = text[:lineBytes] + "..."
+	}
+	return text
+}
+
+// badgerLog is Badger's logger: only warnings and errors get out, a line each.
+type badgerLog struct {
+	log        func(string, ...any)
+	firstError atomic.Pointer[string]
+}
+
+// Errorf implements badger.Logger.
+func (l *badgerLog) Errorf(format string, args ...any) {
+	line := firstLine(fmt.Sprintf(format, args...))
+	l.firstError.CompareAndSwap(nil, &line)
+	l.log("records: %s", line)
+}
+
+// Warningf implements badger.Logger.
+func (l *badgerLog) Warningf(format string, args ...any) {
+	l.log("records: %s", firstLine(fmt.Sprintf(format, args...)))
+}
+
+// Infof implements badger.Logger.
+func (l *badgerLog) Infof(string, ...any) {}
+
+// Debugf implements badger.Logger.
+func (l *badgerLog) Debugf(string, ...any) {}

@@ -1,0 +1,144 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dgraph-io/badger/v4/fb"
+
+	"dcfs/dcdb/store"
+)
+
+// damagedCopy copies a store and flips one bit of one table.
+func damagedCopy(t *testing.T, dir string, r *rand.Rand) string {
+	copied := filepath.Join(t.TempDir(), "copy")
+	copyTree(t, dir, copied)
+	tables := files(t, copied, recordsName+"/*.sst")
+	name := tables[r.IntN(len(tables))]
+	b := must(os.ReadFile(name))(t)
+	at := r.IntN(len(b))
+	if r.IntN(4) == 0 {
+		at = len(b) - 1 - r.IntN(300) // the index, on which Badger would end the process
+	}
+	b[at] ^= 1 << r.IntN(8)
+	os.WriteFile(name, b, 0o600)
+	return copied
+}
+
+// TestFlippedBytesInTables flips bits of Badger's tables: the store is refused,
+// or every record and object reads as it was or as ErrCorrupt.
+func TestFlippedBytesInTables(t *testing.T) {
+	dir := t.TempDir()
+	s := must(Create(dir, small(t)))(t)
+	var ids []store.ID
+	want := map[string]string{}
+	for g := uint64(1); g <= 20; g++ {
+		var kv []string
+		for i := range 100 {
+			k, v := fmt.Sprintf("key/%d/%d", g, i), string(data(byte(i), 150))
+			kv = append(kv, k, v)
+			want[k] = v
+		}
+		ids = append(ids, must(s.Put(ctx, g, store.KindPage, [][]byte{data(byte(g), 4000)}))(t)...)
+		commit(t, s, g, kv...)
+	}
+	s.Close()
+
+	r := rand.New(rand.NewPCG(1, 2))
+	wrong, corrupt, absent, unopened := 0, 0, 0, 0
+	for range 40 {
+		dir := damagedCopy(t, dir, r)
+		s, err := Open(dir, small(t))
+		if err != nil {
+			if !errors.Is(err, store.ErrCorrupt) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("Open: %v", err)
+			}
+			unopened++
+			continue
+		}
+		<-s.scrubbed
+		for k, v := range want {
+			vs, err := s.Get(ctx, []byte(k))
+			switch {
+			case errors.Is(err, store.ErrCorrupt):
+				corrupt++
+			case err != nil:
+				t.Errorf("Get: %v", err)
+			case vs[0] == nil:
+				absent++
+			case string(vs[0]) != v:
+				wrong++
+			}
+		}
+		for i, id := range ids {
+			p := make([]byte, id.Len)
+			err := s.Read(ctx, id, store.KindPage, 0, p)
+			switch {
+			case errors.Is(err, store.ErrCorrupt):
+				corrupt++
+			case errors.Is(err, store.ErrNotFound):
+				absent++
+			case err != nil || string(p) != string(data(byte(i+1), 4000)):
+				wrong++
+			}
+		}
+		rs, err := s.Scan(ctx, nil, nil, 1<<20)
+		if err == nil && len(rs) != len(want) {
+			wrong++
+		}
+		s.Close()
+	}
+	t.Logf("%d answers were wrong, %d corrupt, %d absent; %d opens were refused", wrong, corrupt, absent, unopened)
+	if wrong > 0 || absent > 0 || corrupt == 0 || unopened == 0 {
+		t.Error("want some corrupt and some refused, none wrong or absent")
+	}
+}
+
+// TestScrubFindsDamageInEveryBlock damages the blocks of a table that is open.
+func TestScrubFindsDamageInEveryBlock(t *testing.T) {
+	dir := t.TempDir()
+	s := must(Create(dir, small(t)))(t)
+	var kv []string
+	for i := range 200 {
+		kv = append(kv, fmt.Sprintf("%03d", i), string(data(byte(i), 150)))
+	}
+	commit(t, s, 1, kv...)
+	s.Close()
+	s = must(Open(dir, small(t)))(t)
+	defer s.Close()
+	<-s.scrubbed
+	names := must(tableNames(filepath.Join(dir, recordsName)))(t)
+	found := 0
+	for _, name := range names {
+		table := must(openTable(name))(t)
+		f := must(os.OpenFile(name, os.O_RDWR, 0))(t)
+		for i := range table.blocks() {
+			var o fb.BlockOffset
+			table.index.Offsets(&o, i)
+			f.WriteAt([]byte("damage"), int64(o.Offset()+9))
+		}
+		f.Close()
+		table.close()
+		s.damage.ranges.Store(nil)
+		if err := s.scrubTable(name, nil); err != nil {
+			t.Fatal(err)
+		}
+		if rs := s.damage.ranges.Load(); rs != nil {
+			found += len(*rs)
+			if last := (*rs)[len(*rs)-1]; last.to != nil {
+				t.Errorf("the last block ends at %q", last.to)
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("damage found in %d blocks", found)
+	}
+	if _, err := s.Scan(ctx, nil, nil, 1000); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("Scan: got %v, want ErrCorrupt", err)
+	}
+}

@@ -1,0 +1,89 @@
+package embedded
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"dcfs/dcdb/store"
+)
+
+// scrubPause follows each table, so that the scrub takes a small part of the
+// disk's time.
+const scrubPause = 20 * time.Millisecond
+
+// damage is the ranges of keys that lay in damaged blocks of tables. A key in
+// there may be missing, or an older value of it come up from below, so nothing
+// in there is answered.
+type damage struct {
+	ranges atomic.Pointer[[]keyRange]
+}
+
+func (d *damage) add(r keyRange) {
+	var rs []keyRange
+	if old := d.ranges.Load(); old != nil {
+		rs = append(rs, *old...)
+	}
+	rs = append(rs, r)
+	d.ranges.Store(&rs)
+}
+
+// check fails if a key of Badger in [from, to] may be affected.
+func (d *damage) check(from, to []byte) error {
+	rs := d.ranges.Load()
+	if rs == nil {
+		return nil
+	}
+	for _, r := range *rs {
+		if bytes.Compare(to, r.from) >= 0 && (r.to == nil || bytes.Compare(from, r.to) <= 0) {
+			return fmt.Errorf("key %q lies in a damaged block: %w", from, store.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// scrub verifies the tables that there were when the store was opened, once,
+// and notes what is damaged; the tables that Badger writes later were in
+// memory. It ends early when stop is closed, and closes done.
+func (s *Store) scrub(stop <-chan struct{}, done chan<- struct{}) {
+	defer close(done)
+	names, err := tableNames(filepath.Join(s.dir, recordsName))
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if err := s.scrubTable(name, stop); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.opt.Log("%v", err)
+		}
+		select {
+		case <-stop:
+			return
+		case <-time.After(scrubPause):
+		}
+	}
+}
+
+func (s *Store) scrubTable(name string, stop <-chan struct{}) error {
+	t, err := openTable(name)
+	if err != nil {
+		return err // gone, as tables go; or damaged since checkTables
+	}
+	defer t.close()
+	for i := range t.blocks() {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		if err := t.verify(i); err != nil {
+			r := t.keys(i)
+			s.damage.add(r)
+			s.opt.Log("%s: block %d with keys from %q to %q: %v", name, i, r.from, r.to, err)
+		}
+	}
+	return nil
+}
