@@ -93,7 +93,7 @@ func (v *Volume) hasSaved(ctx context.Context, b *dcdb.Builder, fa *facts, ino, 
 // savedIn looks for saved heads in the store and in what b changes.
 func (v *Volume) savedIn(ctx context.Context, b *dcdb.Builder, fork, ino uint64) (bool, error) {
 	prefix := key(keySaved, fork, ino)
-	for _, k := range v.lists.of(b).saved[ino] {
+	for _, k := range v.lists.of(b).saved[forkInode{fork, ino}] {
 		if val, ok := b.Changed(k); ok && val != nil {
 			return true, nil
 		}

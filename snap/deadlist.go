@@ -67,12 +67,14 @@ type sum struct{ count, bytes uint64 }
 
 func (s span) key(kind byte) []byte { return key(kind, s.fork, s.death, s.since) }
 
+type forkInode struct{ fork, ino uint64 }
+
 // lists gathers the dead lists' changes of one group. It is the flusher's.
 type lists struct {
 	b     *dcdb.Builder
 	added map[span][][]byte // records, the last one growing
 	sums  map[span][2]int64 // count and bytes, as they change
-	saved map[uint64][]string
+	saved map[forkInode][]string // keys of heads saved by the group
 	bulks uint32
 	wake  bool
 }
@@ -80,7 +82,7 @@ type lists struct {
 // of returns the lists of b's group, empty if b is new.
 func (l *lists) of(b *dcdb.Builder) *lists {
 	if l.b != b {
-		*l = lists{b: b, added: map[span][][]byte{}, sums: map[span][2]int64{}, saved: map[uint64][]string{}}
+		*l = lists{b: b, added: map[span][][]byte{}, sums: map[span][2]int64{}, saved: map[forkInode][]string{}}
 	}
 	return l
 }
@@ -95,7 +97,8 @@ func (l *lists) add(fork, death, since uint64, e entry) {
 	*last = e.append(*last)
 	l.added[s] = recs
 	if e.kind == entryHead {
-		l.saved[e.ino] = append(l.saved[e.ino], string(key(keySaved, fork, e.ino, ^since)))
+		i := forkInode{fork, e.ino}
+		l.saved[i] = append(l.saved[i], string(key(keySaved, fork, e.ino, ^since)))
 	}
 	l.count(s, 1, int64(e.size))
 }

@@ -266,6 +266,33 @@ func TestHistoryR4DeletedStaysDeleted(t *testing.T) {
 	h.objects(0)
 }
 
+// Two forks give the same number to two inodes. One is saved in the group that
+// takes the other's last saved head away.
+func TestTombstoneGoesThoughAnotherForkSavesItsNumber(t *testing.T) {
+	h := newHistory(t)
+	m := h.v.Main()
+	f := h.fork(m, "f")
+	i := h.create(m, "A")
+	if j := h.create(f, "B"); i != j {
+		t.Fatalf("inodes %d and %d, want one number", i, j)
+	}
+	h.snapshot(m, "gone")
+	h.snapshot(f, "keep")
+	h.remove(m, i)
+	h.must(h.v.space.SyncAll(h.ctx))
+
+	h.v.stop() // the reclaimer: its step is ours
+	<-h.v.done
+	h.must(h.v.DeleteSnapshot(h.ctx, m, "gone"))
+	h.write(f, i, "C")
+	for len(h.v.tasks) > 0 {
+		h.must(h.v.snapshotStep(h.ctx, h.v.tasks[0]))
+	}
+	h.want(f, i, "C")
+	h.records(keyHead, 3) // root, orphans and f's inode
+	h.records(keyIndex, 4)
+}
+
 func TestHistoryR5DeletedSnapshotLeavesTheKeptSetAtOnce(t *testing.T) {
 	h := newHistory(t)
 	m := h.v.Main()
