@@ -65,14 +65,18 @@ func (b *Builder) putFree() [][]byte {
 		ids := b.free[i:min(len(b.free), i+freePerRecord)]
 		key := binary.BigEndian.AppendUint64([]byte{freeKey}, b.Group)
 		key = binary.BigEndian.AppendUint32(key, uint32(i))
-		val := binary.AppendUvarint([]byte{1}, uint64(len(ids)))
-		for _, id := range ids {
-			val = id.Append(val)
-		}
-		b.Put(key, val)
+		b.Put(key, encodeFree(ids))
 		keys = append(keys, key)
 	}
 	return keys
+}
+
+func encodeFree(ids []store.ID) []byte {
+	b := binary.AppendUvarint([]byte{1}, uint64(len(ids)))
+	for _, id := range ids {
+		b = id.Append(b)
+	}
+	return b
 }
 
 // DecodeFree reads a record of freed objects.

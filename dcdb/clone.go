@@ -6,7 +6,7 @@ import (
 )
 
 // cloneRecords is how many records one transaction shares.
-const cloneRecords = 64
+const cloneRecords = 32
 
 // Clone makes records of dst share the contents that src has there: whole
 // records only, so that offsets are multiples of RecordBytes, and n is one or

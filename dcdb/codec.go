@@ -65,7 +65,10 @@ func appendVarint(b []byte, v int64) []byte {
 
 // bytes returns the next bytes, their length before them. They share d.b.
 func (d *decoder) bytes() []byte {
-	n := d.max(uint64(len(d.b)), "length")
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail("length out of range")
+	}
 	if d.err != nil {
 		return nil
 	}

@@ -34,6 +34,9 @@ func (db *DB) edit() *state {
 		n.cur = &c
 	}
 	if n.entry == nil || n.entry.g != s.open {
+		if s.nodes[n.key] != n {
+			s.insert(n) // what this transaction created took its place
+		}
 		n.entry = &entry{n: n, g: s.open}
 		n.pending++
 		n.cur.rebuilt = false
@@ -48,7 +51,16 @@ func (db *DB) edit() *state {
 }
 
 // Delete ends the DCDB: nothing of it is left, whatever its size.
-func (db *DB) Delete() { db.edit().Deleted = true }
+func (db *DB) Delete() {
+	db.edit().Deleted = true
+	if c := db.n.committed; c != nil && c.tree.root != nil && c.tree.depth == 0 && len(c.tree.root.slots) == 1 {
+		if p := c.tree.root.slots[0].page; p != nil { // what it refers to is dropped one by one
+			for i := range p.items {
+				db.tx.dropRefs(p.items[i].pieces, nil)
+			}
+		}
+	}
+}
 
 func itemKey(kind ItemKind, key string) string { return string(kind) + key }
 

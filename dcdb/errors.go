@@ -30,6 +30,9 @@ var (
 	// ErrClosed: the space was closed.
 	ErrClosed = errors.New("volume closed")
 
+	// errBarrier: the batch is applied and may not be durable. Whatever the
+	// reason is, it can't be tried again.
+	errBarrier = errors.New("barrier")
 	// errMiss: something that is needed is not in memory. It never leaves
 	// the package: Space.View and Update load it and run the function again.
 	errMiss = errors.New("not in memory")

@@ -49,7 +49,7 @@ func (s *Space) flush(ctx context.Context, g *group) error {
 		return err
 	}
 	if err := s.st.Barrier(ctx); err != nil {
-		return fmt.Errorf("barrier: %w", err)
+		return fmt.Errorf("%w: %w", errBarrier, err)
 	}
 	f.publish()
 	if len(f.b.free) > 0 {
@@ -329,6 +329,11 @@ func (f *flush) count() error {
 
 // change has the rules record what the group changed.
 func (f *flush) change() error {
+	for _, w := range f.g.firsts {
+		if err := w(f.ctx, f.b); err != nil {
+			return err
+		}
+	}
 	for i := range f.deltas {
 		d := &f.deltas[i]
 		n, st := d.e.n, d.e.state
@@ -336,7 +341,7 @@ func (f *flush) change() error {
 			continue
 		}
 		c := Change{
-			Key: n.key, Own: n.own, Changed: st.Changed, Born: st.Born,
+			Key: n.key, Changed: st.Changed, Born: st.Born,
 			Dropped: d.dropped, Bulk: d.bulk, Records: d.bulk && !st.Deleted,
 		}
 		if n.committed != nil {
@@ -373,9 +378,21 @@ func (f *flush) countRefs(d *delta) error {
 		d.dropped = append(d.dropped, Dropped{r.id, r.since})
 	}
 	count := map[Dropped]int{}
-	// Of a tree that was emptied, the items that are no records were carried
-	// over with their references.
-	carried := func(it *item) bool { return d.bulk && ItemKind(it.key[0]) != KindRecord }
+	add := func(it *item, n int) {
+		for j := range it.pieces {
+			if pc := &it.pieces[j]; pc.c != nil && !pc.c.id.IsZero() {
+				count[Dropped{pc.c.id, pc.since}] += n
+			}
+		}
+	}
+	if d.bulk && !d.e.state.Deleted {
+		// Of a tree that was emptied, the items that are no records were
+		// carried over, and may have changed since then.
+		old := d.e.n.committed.tree
+		if err := f.others(&old, 0, 0, func(it *item) { add(it, 1) }); err != nil {
+			return err
+		}
+	}
 	for _, p := range d.pages {
 		if o := p.old; o != nil {
 			if !o.id.IsZero() {
@@ -386,23 +403,16 @@ func (f *flush) countRefs(d *delta) error {
 				if err != nil {
 					return err
 				}
-				body.objects(func(pc *piece) {
-					if !pc.c.id.IsZero() {
-						count[Dropped{pc.c.id, pc.since}]++
-					}
-				})
+				for i := range body.items {
+					add(&body.items[i], 1)
+				}
 			}
 		}
 		if p.new == nil || !p.new.objects {
 			continue
 		}
 		for i := range p.new.page.items {
-			it := &p.new.page.items[i]
-			for j := range it.pieces {
-				if pc := &it.pieces[j]; pc.c != nil && !pc.c.id.IsZero() && !carried(it) {
-					count[Dropped{pc.c.id, pc.since}]--
-				}
-			}
+			add(&p.new.page.items[i], -1)
 		}
 	}
 	for r, n := range count {
@@ -416,6 +426,54 @@ func (f *flush) countRefs(d *delta) error {
 	return nil
 }
 
+// others calls fn for the items of a committed tree that are no records, of page
+// num and below.
+func (f *flush) others(t *tree, num uint64, depth int, fn func(it *item)) error {
+	r, err := f.lookup(t, num)
+	if err != nil {
+		return err
+	}
+	if r == nil || depth > 64 {
+		return corrupt("page %d is not in the mapping table, or pages are in a circle", num)
+	}
+	p, err := f.page(r)
+	if err != nil {
+		return err
+	}
+	for i := range p.items {
+		if ItemKind(p.items[i].key[0]) != KindRecord {
+			fn(&p.items[i])
+		}
+	}
+	for i, kid := range p.kids {
+		if i > 0 && p.keys[i-1] >= string(KindRecord) && i < len(p.keys) && p.keys[i] <= string(KindRecord+1) {
+			continue // nothing but records
+		}
+		if err := f.others(t, kid, depth+1, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookup is tree.lookup for the flusher, which reads the store where it must.
+func (f *flush) lookup(t *tree, num uint64) (*ref, error) {
+	if t.root == nil || num>>((t.depth+1)*fanBits) != 0 {
+		return nil, nil
+	}
+	n := t.root
+	for level := t.depth; ; level-- {
+		r := n.slot(index(num, level))
+		if r == nil || level == 0 {
+			return r, nil
+		}
+		var err error
+		if n, err = f.node(r, level-1); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // publish makes what was written the committed state: memory that the store can
 // bring back is the cache's from now on.
 func (f *flush) publish() {
@@ -426,7 +484,7 @@ func (f *flush) publish() {
 		d := &f.deltas[i]
 		n := d.e.n
 		n.pending--
-		n.committed, n.own = d.e.state, true
+		n.committed = d.e.state
 		if d.e.state.Deleted {
 			n.committed = nil
 		}

@@ -10,13 +10,20 @@ import (
 )
 
 // What a group reserves of a batch. An operation that is about to join states no
-// worst case of its own: none changes more than opNodes DCDBs, and each of them
-// costs nodeRecords at most: its head, its saved head, two index records, and
-// its share of lists and sums. Room for that is kept free.
+// worst case of its own: none changes more than 16 DCDBs and drops or shares more
+// than opRefs references. A DCDB costs nodeRecords at most: its head, its saved
+// head or dropped tree, two index records, and an entry for the saved head. A
+// reference costs one record at most, the object's count or a share of a list's
+// record, and spanRecords the first time that one of its since is dropped: a
+// record of the list, and the sum. Room for all that is kept free.
 const (
 	nodeRecords  = 6
-	opRecords    = 16 * nodeRecords
-	opBytes      = 256 << 10
+	spanRecords  = 2
+	spanBytes    = 192
+	refBytes     = 64
+	opRefs       = 1200
+	opRecords    = 16*nodeRecords + opRefs*(1+spanRecords)
+	opBytes      = 256<<10 + opRefs*(refBytes+spanBytes)
 	groupRecords = 256      // of the group itself, of metadata and lists
 	groupBytes   = 64 << 10 // likewise
 
@@ -34,14 +41,16 @@ type group struct {
 	forks   map[uint64]any // what Rules.Freeze said, at closing
 	meta    map[string][]byte
 	works   []Work
-	records int // estimates for the batch
+	firsts  []Work // those that run before the changes
+	records int    // estimates for the batch
 	bytes   int
-	full    []*content // that the writer may write ahead
-	stored  []*content // that it has written
-	since   time.Time  // of the first change
-	urgent  bool       // somebody waits
-	data    int64      // guarded by Space.mu: bytes of contents in memory
-	flying  int        // guarded by Space.mu: contents that are being written
+	spans   map[span]bool // that are counted in them
+	full    []*content    // that the writer may write ahead
+	stored  []*content    // that it has written
+	since   time.Time     // of the first change
+	urgent  bool          // somebody waits
+	data    int64         // guarded by Space.mu: bytes of contents in memory
+	flying  int           // guarded by Space.mu: contents that are being written
 
 	done chan struct{} // closed when the group is durable, or failed
 	err  error         // set before
@@ -52,6 +61,10 @@ type group struct {
 // them and as the group changes them, through the Builder.
 type Work func(ctx context.Context, b *Builder) error
 
+// span is what references of one since that a fork drops have in common: they
+// share the records of a list.
+type span struct{ fork, since uint64 }
+
 // entry is one DCDB's change in one group.
 type entry struct {
 	n     *node
@@ -61,10 +74,12 @@ type entry struct {
 }
 
 func newGroup(num uint64) *group {
-	return &group{num: num, done: make(chan struct{}), forks: map[uint64]any{}, meta: map[string][]byte{}}
+	return &group{num: num, done: make(chan struct{}), forks: map[uint64]any{}, meta: map[string][]byte{}, spans: map[span]bool{}}
 }
 
-func (g *group) empty() bool { return len(g.entries) == 0 && len(g.meta) == 0 && len(g.works) == 0 }
+func (g *group) empty() bool {
+	return len(g.entries) == 0 && len(g.meta) == 0 && len(g.works) == 0 && len(g.firsts) == 0
+}
 
 func (g *group) add(e *entry) {
 	g.entries = append(g.entries, e)
@@ -117,16 +132,34 @@ func (s *Space) join(ctx context.Context, records, bytes int) error {
 }
 
 // crowded reports whether an operation must wait that wants records and bytes
-// besides what each may need. s.mu is held.
+// besides what each may need. An empty group has room for each. s.mu is held.
 func (s *Space) crowded(records, bytes int) bool {
 	l := s.st.Limits()
-	return s.open.records+records+opRecords+groupRecords > l.BatchRecords ||
-		s.open.bytes+bytes+opBytes+groupBytes > l.BatchBytes ||
-		s.dirty > s.o.DirtyBytes
+	full := s.open.records+records+opRecords+groupRecords > l.BatchRecords ||
+		s.open.bytes+bytes+opBytes+groupBytes > l.BatchBytes
+	return full && !s.open.empty() || s.dirty > s.o.DirtyBytes
+}
+
+// countRefs adds what the references that tx dropped and shared cost to the
+// estimates. s.mu is held.
+func (s *Space) countRefs(tx *Tx) {
+	g, refs := s.open, len(tx.drops)+tx.shares
+	g.records += refs
+	g.bytes += refs * refBytes
+	for _, n := range tx.edited {
+		for _, since := range tx.drops {
+			if sp := (span{n.key.Fork, since}); !g.spans[sp] {
+				g.spans[sp] = true
+				g.records += spanRecords
+				g.bytes += spanBytes
+			}
+		}
+	}
 }
 
 // finish closes a run of an update: what it changed is counted. s.mu is held.
 func (s *Space) finish(tx *Tx) {
+	s.countRefs(tx)
 	for _, n := range tx.edited {
 		est := n.cur.estimate()
 		s.open.bytes += est - n.entry.est
@@ -213,21 +246,55 @@ func (m *Meta) Delete(key []byte) {
 	m.Put(key, nil)
 }
 
-// Work makes w part of a group and returns when that is durable. w changes no
-// more than records records of bytes bytes. It may ask the Builder for the facts
-// of fork.
+// Work makes w part of a group and returns when that is durable, however long the
+// store is full. w changes no more than records records of bytes bytes. It may
+// ask the Builder for the facts of fork.
 func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, w Work) error {
+	return s.work(ctx, fork, records, bytes, func(g *group) bool {
+		g.works = append(g.works, w)
+		return true
+	})
+}
+
+// WorkFirst is Work for what must run before all changes of its group. prepare
+// runs at the moment it becomes part of the group, with Space.mu held; if that
+// returns false, nothing is done.
+func (s *Space) WorkFirst(ctx context.Context, fork uint64, records, bytes int, w Work, prepare func(m *Meta) bool) error {
+	return s.work(ctx, fork, records, bytes, func(g *group) bool {
+		if !prepare(&Meta{s: s}) {
+			return false
+		}
+		g.firsts = append(g.firsts, w)
+		return true
+	})
+}
+
+func (s *Space) work(ctx context.Context, fork uint64, records, bytes int, add func(g *group) bool) error {
 	if err := s.join(ctx, records, bytes); err != nil {
 		return err
 	}
 	g := s.open
-	g.works = append(g.works, w)
+	if !add(g) {
+		s.mu.Unlock()
+		return nil
+	}
 	g.records += records
 	g.bytes += bytes
 	g.forks[fork] = nil
 	s.started()
 	s.mu.Unlock()
-	return s.wait(ctx, g)
+	err := s.wait(ctx, g)
+	if !errors.Is(err, store.ErrFull) {
+		return err
+	}
+	// The work stays in its group: to say that it failed would have it done
+	// again, and what it drops dropped twice.
+	select {
+	case <-g.done:
+		return g.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // CloseGroup ends the group here: what was done so far in this function is in
@@ -237,7 +304,13 @@ func (m *Meta) CloseGroup() { m.closed = m.s.closeGroup() }
 // Meta runs fn with Space.mu held for writing; it must not wait for anything.
 // With durable it returns when what fn did is.
 func (s *Space) Meta(ctx context.Context, durable bool, fn func(m *Meta) error) error {
-	if err := s.join(ctx, 0, 0); err != nil {
+	return s.LargeMeta(ctx, durable, 0, 0, fn)
+}
+
+// LargeMeta is Meta for a fn that changes up to records records of bytes bytes,
+// more than a few hundred.
+func (s *Space) LargeMeta(ctx context.Context, durable bool, records, bytes int, fn func(m *Meta) error) error {
+	if err := s.join(ctx, records, bytes); err != nil {
 		return err
 	}
 	m := &Meta{s: s}
@@ -247,13 +320,25 @@ func (s *Space) Meta(ctx context.Context, durable bool, fn func(m *Meta) error) 
 	}
 	g := m.closed
 	if g == nil {
-		g = s.open
+		g = s.lastGroup()
 	}
 	s.mu.Unlock()
-	if err != nil || !durable {
+	if err != nil || !durable || g == nil {
 		return err
 	}
 	return s.wait(ctx, g)
+}
+
+// lastGroup returns the group that the latest change is in, nil if all are
+// durable. An empty group is never written: nobody may wait for it. s.mu is held.
+func (s *Space) lastGroup() *group {
+	if !s.open.empty() {
+		return s.open
+	}
+	if n := len(s.queue); n > 0 {
+		return s.queue[n-1]
+	}
+	return nil
 }
 
 // MetaLocked is Meta for a caller that runs in an Update already.
@@ -334,13 +419,23 @@ func (s *Space) groupOf(num uint64) *group {
 // SyncAll returns when all changes so far are durable.
 func (s *Space) SyncAll(ctx context.Context) error {
 	s.mu.RLock()
-	g, err := s.open, s.failed
-	if g.empty() {
-		g = nil
-		if n := len(s.queue); n > 0 {
-			g = s.queue[n-1]
-		}
+	g, err := s.lastGroup(), s.failed
+	s.mu.RUnlock()
+	if g == nil || err != nil {
+		return err
 	}
+	return s.wait(ctx, g)
+}
+
+// SyncClosed returns when all groups that are closed by now are durable. It does
+// not close the open one.
+func (s *Space) SyncClosed(ctx context.Context) error {
+	s.mu.RLock()
+	var g *group
+	if n := len(s.queue); n > 0 {
+		g = s.queue[n-1]
+	}
+	err := s.failed
 	s.mu.RUnlock()
 	if g == nil || err != nil {
 		return err
@@ -412,15 +507,18 @@ func (s *Space) commit(g *group) {
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrRetry) {
+		again := errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrRetry)
+		if !again || errors.Is(err, errBarrier) {
 			s.fail(g, err)
 			return
 		}
 		s.o.Log("commit group %d: %v; trying again", g.num, err)
-		s.mu.Lock()
-		s.full = err
-		s.wakeLocked()
-		s.mu.Unlock()
+		if errors.Is(err, store.ErrFull) {
+			s.mu.Lock()
+			s.full = err
+			s.wakeLocked()
+			s.mu.Unlock()
+		}
 		select {
 		case <-time.After(time.Second):
 		case <-s.stop:

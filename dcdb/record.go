@@ -11,7 +11,7 @@ import (
 // Bounds of one transaction on file data; what is larger is done in steps.
 const (
 	maxWrite     = 1 << 20 // bytes that one group must take as a whole
-	maxDrop      = 256     // records dropped in one transaction
+	maxDrop      = 256     // records, and pieces of them, dropped in one transaction
 	maxCarryOver = 64      // other items that emptying a file carries over
 )
 
@@ -395,6 +395,9 @@ func (db *DB) setPieces(rec uint64, pieces []piece) {
 		if pc.since == 0 {
 			pc.since = st.Changed
 			if pc.c != nil {
+				if !pc.c.id.IsZero() {
+					db.tx.shares++
+				}
 				pc.c.group = s.open.num
 				s.addDirty(len(pc.c.data))
 			}
@@ -449,7 +452,7 @@ func (db *DB) Truncate(size uint64) error {
 // records returns the records in [from, to) that are not all hole, up to
 // maxDrop, and whether there are more.
 func (db *DB) records(from, to uint64) (recs []uint64, more bool, err error) {
-	t := &db.n.cur.tree
+	t, pieces := &db.n.cur.tree, 0
 	err = t.ascend(db.tx, recordKey(from), func(it *item) bool {
 		if ItemKind(it.key[0]) != KindRecord || len(it.key) != 9 {
 			return false
@@ -458,8 +461,9 @@ func (db *DB) records(from, to uint64) (recs []uint64, more bool, err error) {
 		if rec >= to {
 			return false
 		}
-		if more = len(recs) == maxDrop; !more {
+		if more = pieces >= maxDrop; !more {
 			recs = append(recs, rec)
+			pieces += len(it.pieces)
 		}
 		return !more
 	})
@@ -477,7 +481,11 @@ func (db *DB) cutRecord(rec uint64, cut uint32, it *item) {
 		if pc.at >= cut {
 			continue
 		}
-		pc.n = min(pc.n, cut-pc.at)
+		if pc.c != nil {
+			pc.n = min(pc.n, cut-pc.at)
+		} else { // a hole is of whole blocks
+			pc.n = min(pc.n, (cut+blockBytes-1)&^(blockBytes-1)-pc.at)
+		}
 		pieces = append(pieces, pc)
 	}
 	if blockMask(pieces) == 0 {

@@ -41,10 +41,9 @@ func (o Options) withDefaults() Options {
 // Rules say what the heads of a volume mean: which one a view sees, and what
 // becomes of what a change drops.
 type Rules interface {
-	// Load returns the head record that a key resolves to, and whether it is
-	// the fork's own, not inherited. ErrNotExist if there is none. It is
-	// called without a lock.
-	Load(ctx context.Context, k Key) (rec []byte, own bool, err error)
+	// Load returns the head record that a key resolves to, ErrNotExist if
+	// there is none. It is called without a lock.
+	Load(ctx context.Context, k Key) (rec []byte, err error)
 
 	// Alive returns ErrGone if there is no such view any more. Space.mu is
 	// held, for reading at least.
@@ -69,7 +68,6 @@ type Rules interface {
 type Change struct {
 	Key     Key
 	Old     *Head // as the store has it; nil: it is new
-	Own     bool  // Old is the fork's own record
 	Changed uint64
 	Born    uint64
 	Record  []byte // the new head; nil: the DCDB is deleted
@@ -130,7 +128,6 @@ type node struct {
 	// All guarded by Space.mu.
 	cur       *state
 	committed *state // as the store has it; nil: not at all
-	own       bool   // committed is the fork's own record
 	entry     *entry // of the last group that changed it
 	pending   int    // groups that have changes of it and are not done
 	group     uint64 // number of the last group that changed it
@@ -190,6 +187,9 @@ func (s *Space) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	close(s.stop)
 	s.workers.Wait()
+	s.mu.Lock()
+	s.abandon() // what came after the last commit
+	s.mu.Unlock()
 	return err
 }
 
@@ -226,7 +226,7 @@ func (s *Space) loadFlight(ctx context.Context, k Key) error {
 	if there {
 		return nil
 	}
-	rec, own, err := s.rules.Load(ctx, k)
+	rec, err := s.rules.Load(ctx, k)
 	if err != nil {
 		return fmt.Errorf("%v: %w", k, err)
 	}
@@ -237,7 +237,7 @@ func (s *Space) loadFlight(ctx context.Context, k Key) error {
 	if h.Deleted {
 		return fmt.Errorf("%v: %w", k, ErrNotExist)
 	}
-	n := &node{key: k, cur: &state{Head: *h}, own: own}
+	n := &node{key: k, cur: &state{Head: *h}}
 	n.committed = n.cur
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -255,13 +255,16 @@ func (s *Space) insert(n *node) {
 	s.nodes[n.key] = n
 	s.clock = append(s.clock, n)
 	s.bytes += n.bytes
-	// Each insertion passes a few nodes, so that no single one pays for all.
-	for i := 0; i < 8 && s.bytes > s.o.CacheBytes/2; i++ {
+	// Each insertion passes a few nodes, so that no single one pays for all,
+	// and none twice: what a transaction has just used stays for its next run.
+	for left := min(8, len(s.clock)-1); left > 0 && s.bytes > s.o.CacheBytes/2; left-- {
 		s.hand++
 		if s.hand >= len(s.clock) {
 			s.hand = 0
 		}
-		s.evict(s.clock[s.hand])
+		if o := s.clock[s.hand]; o != n {
+			s.evict(o)
+		}
 	}
 }
 

@@ -167,6 +167,7 @@ func (t *tree) set(tx *Tx, num uint64, r *ref) {
 func setBelow(tx *Tx, n *tnode, level int, num uint64, r *ref) {
 	i := index(num, level)
 	if level == 0 {
+		tx.dropRef(n.slot(i))
 		n.set(i, r)
 		return
 	}
@@ -176,6 +177,7 @@ func setBelow(tx *Tx, n *tnode, level int, num uint64, r *ref) {
 	} else {
 		kid = tx.mustNode(old, level-1)
 		if kid.gen != tx.s.gen || old.node == nil {
+			tx.dropRef(old)
 			kid = kid.clone(tx.s.gen)
 		}
 	}

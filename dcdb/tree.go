@@ -91,6 +91,7 @@ func (t *tree) put(tx *Tx, it item) {
 	leaf := t.own(tx, last.num)
 	i, ok := leaf.find(it.key)
 	if ok {
+		tx.dropRefs(leaf.items[i].pieces, it.pieces)
 		leaf.size += itemSize(&it) - itemSize(&leaf.items[i])
 		leaf.items[i] = it
 	} else {
@@ -177,6 +178,7 @@ func (t *tree) remove(tx *Tx, key string) {
 		return
 	}
 	leaf := t.own(tx, way[d].num)
+	tx.dropRefs(leaf.items[i].pieces, nil)
 	leaf.size -= itemSize(&leaf.items[i])
 	leaf.items = slices.Delete(leaf.items, i, i+1)
 	if d == 0 {

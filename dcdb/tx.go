@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"dcfs/dcdb/store"
 )
@@ -22,6 +23,8 @@ type Tx struct {
 	want   []want           // what this run missed
 	loaded map[store.ID]any // what was loaded for it, pages, nodes and blocks
 	edited []*node          // what this run changed
+	drops  []uint64         // sinces of the references that it dropped
+	shares int              // references that it made to objects of others
 	dbs    []*DB
 }
 
@@ -93,6 +96,33 @@ func (tx *Tx) reset() {
 	tx.want = tx.want[:0]
 	tx.dbs = tx.dbs[:0]
 	tx.edited = tx.edited[:0]
+	tx.drops, tx.shares = tx.drops[:0], 0
+}
+
+// dropRefs notes the references that pieces made way for new ones with, those
+// that need records when the group is written.
+func (tx *Tx) dropRefs(old, pieces []piece) {
+	for i := range old {
+		c := old[i].c
+		if c == nil || c.group == tx.s.open.num && c.id.IsZero() {
+			continue
+		}
+		if !slices.ContainsFunc(pieces, func(pc piece) bool { return pc.c == c }) {
+			tx.drops = append(tx.drops, old[i].since)
+		}
+	}
+}
+
+// dropRef notes that a page or table node made way for another.
+func (tx *Tx) dropRef(r *ref) {
+	switch {
+	case r == nil:
+	case r.page == nil && r.node == nil:
+		tx.drops = append(tx.drops, r.since)
+	case r.page != nil && r.page.gen != tx.s.gen, r.node != nil && r.node.gen != tx.s.gen:
+		// It is being written: its since is not known yet, and 0 is nobody's.
+		tx.drops = append(tx.drops, 0)
+	}
 }
 
 // end leaves the epoch.

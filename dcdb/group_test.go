@@ -1,0 +1,113 @@
+package dcdb
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"testing"
+	"time"
+
+	"dcfs/dcdb/store"
+)
+
+// TestWorkIsDurableWhenItReturnsThoughTheStoreWasFull: whoever is told that a
+// Work failed would do it again, and free twice what it frees.
+func TestWorkIsDurableWhenItReturnsThoughTheStoreWasFull(t *testing.T) {
+	ts := newTestSpace(t, Options{})
+	ts.fault.FailOnce(store.OpCommit, 0, store.ErrFull)
+	key := []byte{'w'}
+	err := ts.Work(context.Background(), 1, 1, 10, func(ctx context.Context, b *Builder) error {
+		b.Put(key, []byte{1})
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("work: %v, want none", err)
+	}
+	v, err := ts.mem.Get(context.Background(), key)
+	if err != nil || len(v[0]) != 1 {
+		t.Fatalf("after the work its record is %v, %v", v, err)
+	}
+}
+
+// TestGroupIsWrittenAgainAfterAPassingError fails one call of a group's flush, and
+// expects all that was changed and nothing else in the store.
+func TestGroupIsWrittenAgainAfterAPassingError(t *testing.T) {
+	for n := range 6 {
+		for _, op := range []store.Op{store.OpPut, store.OpCommit} {
+			t.Run(fmt.Sprint("op=", op, ",call=", n), func(t *testing.T) {
+				t.Parallel()
+				defer recoverModel()
+				ts := newTestSpace(t, Options{CacheBytes: 64 << 10})
+				m := newFileModel(t, ts, rand.New(rand.NewSource(int64(n))), 20, 3*RecordBytes)
+				tree := &treeModel{t: t, ts: ts, want: map[string][]byte{}}
+				round := func() {
+					for range 30 {
+						m.step()
+						tree.change(m.rnd, 300, true)
+					}
+				}
+				round()
+				ts.sync()
+				round()
+				ts.fault.FailOnce(op, n%3, []error{store.ErrFull, store.ErrRetry}[n/3])
+				for ts.SyncAll(context.Background()) != nil {
+					time.Sleep(50 * time.Millisecond)
+				}
+				ts.fault.Heal()
+				round()
+				m.whole()
+				ts.check()
+				ts.reopen()
+				m.whole()
+				tree.list(m.rnd, "")
+				ts.check()
+			})
+		}
+	}
+}
+
+// TestGroupsStayWithinTheLimits makes small operations that drop and share many
+// references. A batch that is too big would end all commits.
+func TestGroupsStayWithinTheLimits(t *testing.T) {
+	mem := store.NewMemory(store.Superblock{Version: 1, UUID: store.NewUUID()})
+	l := store.MemoryLimits
+	l.BatchRecords = opRecords + groupRecords + 2000
+	mem.SetLimits(l)
+	ts := openTestSpace(t, mem, Options{})
+	const records, files = 8000, 40
+	data := make([]byte, MaxInlineValue+1)
+	at := func(off uint64) func(*DB) uint64 { return func(*DB) uint64 { return off } }
+	touch := func(*DB) error { return nil }
+	ctx := context.Background()
+	ts.create(20)
+	for i := range uint64(records) {
+		if _, err := ts.Write(ctx, ts.live(20), data, at(i*RecordBytes), touch); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 0 {
+			ts.snapshot()
+		}
+	}
+	const part = records / files
+	for i := range uint64(files) {
+		ts.create(21 + i)
+		n := uint64(part * RecordBytes)
+		if i == files-1 {
+			n = (part-1)*RecordBytes + MaxInlineValue + 1
+		}
+		if _, err := ts.Clone(ctx, ts.live(20), i*part*RecordBytes, ts.live(21+i), 0, n, touch); err != nil {
+			t.Fatalf("clone %d: %v", i, err)
+		}
+	}
+	ts.check()
+	for i := range uint64(files) {
+		ts.update(func(tx *Tx) error {
+			db, err := tx.DB(ts.live(21 + i))
+			if err != nil {
+				return err
+			}
+			return db.Truncate(0)
+		})
+	}
+	ts.check()
+}
