@@ -25,7 +25,7 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 	switch {
 	case c.Old == nil:
 		b.Put(key(keyIndex, f, at, ino), []byte{})
-	case !c.Own:
+	case c.Old.Changed <= fa.kept[0]: // up to the origin: inherited
 		l.add(f, at, c.Old.Changed, entry{kind: entryInherited, ino: ino})
 		b.Put(key(keyIndex, f, at, ino), []byte{})
 	case c.Old.Changed < at && fa.needed(c.Old.Changed, at):

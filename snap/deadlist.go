@@ -17,7 +17,7 @@ const (
 )
 
 // listBytes is where a record of a dead list ends and another begins.
-const listBytes = 8 << 10
+const listBytes = 4 << 10
 
 // entry is what a fork's live state has no more and a kept counter still needs.
 type entry struct {
@@ -72,8 +72,8 @@ type forkInode struct{ fork, ino uint64 }
 // lists gathers the dead lists' changes of one group. It is the flusher's.
 type lists struct {
 	b     *dcdb.Builder
-	added map[span][][]byte // records, the last one growing
-	sums  map[span][2]int64 // count and bytes, as they change
+	added map[span][][]byte      // records, the last one growing
+	sums  map[span][2]int64      // count and bytes, as they change
 	saved map[forkInode][]string // keys of heads saved by the group
 	bulks uint32
 	wake  bool

@@ -24,7 +24,7 @@ const (
 type DoorAttr struct{ UID, GID, Mode uint32 }
 
 // fork is a line of the volume's history. Its fields are guarded by the Space's
-// lock; parent, origin, first, id and created never change.
+// lock; id and created never change, parent, origin and first only by a merge.
 type fork struct {
 	id       uint64
 	parent   *fork // nil: the first
@@ -42,10 +42,12 @@ type fork struct {
 
 	snaps []*snapshot // by counter; those without a name are origins of forks
 	names map[string]*snapshot
-	tasks int    // reclaims of it that wait
-	ready bool   // durable
-	facts *facts // replaced as a whole
-	view  *View  // the live one
+	tasks int // reclaims of it that wait
+	// absorbed was the parent: its heads are becoming this fork's.
+	absorbed *fork
+	ready    bool   // durable
+	facts    *facts // replaced as a whole
+	view     *View  // the live one
 }
 
 // facts are what the flusher must know of a fork. They never change.
@@ -93,11 +95,11 @@ func decodeFork(id uint64, val []byte) (f *fork, parent uint64, err error) {
 	f = &fork{id: id, ready: true, names: map[string]*snapshot{}}
 	parent, f.origin, f.first, f.counter, f.reserved = r.num(), r.num(), r.num(), r.num(), r.num()
 	f.next = f.reserved
-	f.live = r.num() == 1
-	f.place, f.number = r.num(), uint32(r.num())
+	f.live = r.bool()
+	f.place, f.number = r.num(), r.u32()
 	f.created = time.Unix(0, int64(r.num())).UTC()
 	for i := range f.doors {
-		f.doors[i] = DoorAttr{uint32(r.num()), uint32(r.num()), uint32(r.num())}
+		f.doors[i] = DoorAttr{r.u32(), r.u32(), r.u32()}
 	}
 	f.name = r.str()
 	return f, parent, r.end()
@@ -109,7 +111,7 @@ func (sn *snapshot) encode() []byte {
 
 func decodeSnapshot(f *fork, counter uint64, val []byte) (*snapshot, error) {
 	r := newReader(val)
-	sn := &snapshot{fork: f, counter: counter, number: uint32(r.num()), ready: true}
+	sn := &snapshot{fork: f, counter: counter, number: r.u32(), ready: true}
 	sn.created = time.Unix(0, int64(r.num())).UTC()
 	sn.name = r.str()
 	return sn, r.end()
@@ -206,12 +208,17 @@ func (w *View) Err() error {
 	return nil
 }
 
-// Number is the view number, which no other view of the volume has. Main's is 0.
-func (w *View) Number() uint32 {
-	if w.snap != nil {
-		return w.snap.number
-	}
-	return w.fork.number
+// Number is the view number, which no other view of the volume has. Main's is 0,
+// and so is that of a view that was deleted.
+func (w *View) Number() (number uint32) {
+	w.v.space.Locked(func() {
+		if w.snap != nil {
+			number = w.snap.number
+		} else {
+			number = w.fork.number
+		}
+	})
+	return number
 }
 
 // Created is when the fork or snapshot was made.

@@ -161,7 +161,14 @@ func (v *Volume) RenameFork(ctx context.Context, from *View, fromName string, to
 // notice. It is gone for everyone at once, and durably on return; its space
 // comes back in the background.
 func (v *Volume) DeleteFork(ctx context.Context, w *View, name string) error {
-	err := v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+	snaps := 0
+	v.space.Locked(func() {
+		if f := v.listed(w.fork, name); f != nil {
+			snaps = len(f.snaps)
+		}
+	})
+	// Each snapshot is a record, a view number and a task at most.
+	err := v.space.LargeMeta(ctx, true, 3*snaps, 200*snaps, func(m *dcdb.Meta) error {
 		if err := v.changeable(w); err != nil {
 			return err
 		}

@@ -437,3 +437,61 @@ func TestSnapshotAndForkWriteFewRecords(t *testing.T) {
 		})
 	}
 }
+
+func TestHistoryR8NamelessForksKeepNothingThatNobodySees(t *testing.T) {
+	h := newHistory(t)
+	const files = 20
+	m := h.v.Main()
+	var inos []uint64
+	f := h.fork(m, "f")
+	for i := range files {
+		inos = append(inos, h.create(f, fmt.Sprint(i)))
+	}
+	// Fork the last one, overwrite everything in it, delete the last one.
+	for gen := range 12 {
+		name := fmt.Sprint("g", gen)
+		s := h.snapshot(f, "s")
+		g := h.fork(s, name)
+		h.must(h.v.RenameFork(h.ctx, f, name, m, name))
+		// A child of the last one keeps some of it for a while.
+		var side *View
+		if gen%3 == 1 {
+			side = h.fork(s, "side")
+			h.must(h.v.RenameFork(h.ctx, f, "side", m, "side"))
+		}
+		for i, ino := range inos {
+			h.write(g, ino, fmt.Sprint(gen, " ", i))
+		}
+		h.snapshot(g, "mine")
+		h.write(g, inos[0], fmt.Sprint(gen, " 0"))
+		h.must(h.v.DeleteFork(h.ctx, m, f.Name()))
+		if side != nil {
+			h.idle()
+			h.want(side, inos[3], fmt.Sprint(gen-1, " 3"))
+			h.dropFork(m, "side")
+		}
+		h.dropSnapshot(g, "mine")
+		h.objects(files)
+		sound(t, h.v, CheckOptions{})
+		f = g
+	}
+	var forks int
+	h.v.space.Locked(func() { forks = len(h.v.forks) })
+	if forks != 2 {
+		t.Errorf("%d forks are left, nameless ones among them, want 2", forks)
+	}
+	h.must(h.v.Close(h.ctx))
+	h.st = h.st.Reopen()
+	h.open()
+	m = h.v.Main()
+	f, err := h.v.Fork(m, "g11")
+	h.must(err)
+	for i, ino := range inos {
+		h.want(f, ino, fmt.Sprint("11 ", i))
+	}
+	h.dropFork(m, "g11")
+	h.objects(0)
+	h.records(keyHead, 2)
+	h.records(keyIndex, 2)
+	h.records(keySaved, 0)
+}

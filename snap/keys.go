@@ -3,6 +3,7 @@ package snap
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"dcfs/dcdb"
 )
@@ -93,6 +94,23 @@ func (r *reader) num() uint64 {
 	}
 	r.b = r.b[n:]
 	return v
+}
+
+func (r *reader) u32() uint32 {
+	v := r.num()
+	if v > math.MaxUint32 {
+		r.fail()
+		return 0
+	}
+	return uint32(v)
+}
+
+func (r *reader) bool() bool {
+	v := r.num()
+	if v > 1 {
+		r.fail()
+	}
+	return v == 1
 }
 
 func (r *reader) str() string {

@@ -80,7 +80,7 @@ func (k *bulk) encode() []byte {
 
 func decodeBulk(val []byte) (*bulk, error) {
 	r := newReader(val)
-	k := &bulk{death: r.num(), next: r.num(), cut: r.num(), records: r.num() == 1}
+	k := &bulk{death: r.num(), next: r.num(), cut: r.num(), records: r.bool()}
 	k.head = r.b
 	return k, r.err
 }
@@ -130,7 +130,14 @@ func (v *Volume) reclaimer(ctx context.Context) {
 // Idle reports whether nothing is left to reclaim or to erase.
 func (v *Volume) Idle(ctx context.Context) (bool, error) {
 	n := 0
-	v.space.Locked(func() { n = len(v.tasks) })
+	v.space.Locked(func() {
+		n = len(v.tasks)
+		for _, f := range v.forks {
+			if m := mergeable(f); m != nil && !v.tooLarge[m.p.id] {
+				n++
+			}
+		}
+	})
 	if n > 0 || v.space.Erasing() > 0 {
 		return false, nil
 	}
@@ -139,6 +146,10 @@ func (v *Volume) Idle(ctx context.Context) (bool, error) {
 }
 
 func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
+	// Who woke us may be a group that is still being written.
+	if err := v.space.SyncClosed(ctx); err != nil {
+		return false, err
+	}
 	if did, err := v.bulkStep(ctx); did || err != nil {
 		return did, err
 	}
@@ -149,7 +160,7 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 		}
 	})
 	if t == nil {
-		return false, nil
+		return v.mergeStep(ctx)
 	}
 	// What the task speaks of may be in groups that are still to be committed.
 	if err := v.space.SyncAll(ctx); err != nil {
@@ -314,7 +325,7 @@ func (v *Volume) removeSpan(ctx context.Context, f *fork, s span, free bool) err
 		return fmt.Errorf("%w: the sum of fork %d (%d, %d] counts what is not there", dcdb.ErrCorrupt, s.fork, s.since, s.death)
 	}
 	heads := countHeads(recs)
-	return v.space.Work(ctx, f.id, stepRecords+8*heads, stepBytes+64*heads, func(ctx context.Context, b *dcdb.Builder) error {
+	return v.space.Work(ctx, f.id, stepRecords+8*heads, stepBytes+256*heads, func(ctx context.Context, b *dcdb.Builder) error {
 		for _, r := range recs {
 			if err := v.removeRecord(ctx, b, f, r, free); err != nil {
 				return err
@@ -340,6 +351,13 @@ func (v *Volume) removeRecord(ctx context.Context, b *dcdb.Builder, f *fork, r d
 	b.Delete(r.key)
 	var bytes int64
 	for _, e := range r.entries {
+		if e.kind == entryHead {
+			rec, err := b.Get(ctx, key(keySaved, f.id, e.ino, ^r.span.since))
+			if err != nil {
+				return err
+			}
+			e.size = uint64(len(rec))
+		}
 		bytes += int64(e.size)
 		if !free {
 			continue
@@ -348,7 +366,7 @@ func (v *Volume) removeRecord(ctx context.Context, b *dcdb.Builder, f *fork, r d
 		switch e.kind {
 		case entryRef:
 			err = v.release(ctx, b, e.id)
-		case entryHead:
+		case entryHead, entryInherited: // what was inherited is the fork's own since a merge
 			err = v.eraseSaved(ctx, b, f, e.ino, r.span.since)
 		}
 		if err != nil {

@@ -34,7 +34,7 @@ func (q *viewNumbers) load(ctx context.Context, st store.Store) error {
 			return err
 		}
 		r := newReader(val)
-		q.queue = append(q.queue, freeView{n[0], uint32(r.num())})
+		q.queue = append(q.queue, freeView{n[0], r.u32()})
 		q.seq = n[0] + 1
 		return r.end()
 	})

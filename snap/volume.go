@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,9 @@ type Volume struct {
 	views    viewNumbers
 	tasks    []*task
 
+	merges   atomic.Uint64   // counts merges that have begun
+	tooLarge map[uint64]bool // the reclaimer's; forks that are not merged
+
 	lists  lists // the flusher's
 	extras bool  // there are objects with extra references
 
@@ -56,7 +60,7 @@ type Volume struct {
 // Open opens the volume in a store, and makes a new one if the store is empty.
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
-	v := &Volume{st: st, now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	v := &Volume{st: st, now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{}), tooLarge: map[uint64]bool{}}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -147,7 +151,7 @@ func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
 		return nil, fmt.Errorf("%w: the store has no volume record", dcdb.ErrCorrupt)
 	}
 	r := newReader(val[0])
-	v.nextFork, v.nextView = r.num(), uint32(r.num())
+	v.nextFork, v.nextView = r.num(), r.u32()
 	if err := r.end(); err != nil {
 		return nil, fmt.Errorf("volume record: %w", err)
 	}
@@ -328,16 +332,46 @@ func (r *rules) Freeze(fork uint64) any {
 
 // Load resolves a view's inode: the newest state with a counter up to the
 // view's in its fork, or else in the fork's parent up to its origin.
-func (r *rules) Load(ctx context.Context, k dcdb.Key) ([]byte, bool, error) {
-	var f *fork
-	r.space.Locked(func() { f = r.forks[k.Fork] })
-	for n := k.At; f != nil; n, f = f.origin, f.parent {
-		rec, err := resolve(ctx, r.st, f.id, n, k.Ino)
-		if err != nil || rec != nil {
-			return rec, f.id == k.Fork, err
+func (r *rules) Load(ctx context.Context, k dcdb.Key) ([]byte, error) {
+	for {
+		merges := r.merges.Load()
+		rec, err := r.load(ctx, k)
+		if err != nil || r.merges.Load() == merges {
+			if rec == nil && err == nil {
+				err = dcdb.ErrNotExist
+			}
+			return rec, err
 		}
 	}
-	return nil, false, dcdb.ErrNotExist
+}
+
+// line is a fork among those in which an inode is looked for, up to counter n.
+type line struct {
+	fork, n uint64
+	moving  bool // its heads are moving to the line before
+}
+
+func (r *rules) load(ctx context.Context, k dcdb.Key) ([]byte, error) {
+	var lines []line
+	r.space.Locked(func() {
+		n := k.At
+		for f := r.forks[k.Fork]; f != nil; n, f = min(n, f.origin), f.parent {
+			lines = append(lines, line{fork: f.id, n: n})
+			if f.absorbed != nil {
+				lines = append(lines, line{f.absorbed.id, n, true})
+			}
+		}
+	})
+	for i, l := range lines {
+		rec, err := resolve(ctx, r.st, l.fork, l.n, k.Ino)
+		if err == nil && rec == nil && l.moving {
+			rec, err = resolve(ctx, r.st, lines[i-1].fork, l.n, k.Ino)
+		}
+		if err != nil || rec != nil {
+			return rec, err
+		}
+	}
+	return nil, nil
 }
 
 // resolve returns the newest head of an inode in one fork with a counter <= n,

@@ -1,0 +1,103 @@
+package snap
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"dcfs/dcdb"
+	"dcfs/dcdb/store"
+)
+
+// The fuzzers hold every decoder to one rule: it does not panic, and what it
+// takes has no other encoding.
+
+func FuzzFork(f *testing.F) {
+	g := &fork{
+		parent: &fork{id: 7}, origin: 3, first: 100, counter: 1 << 40, reserved: 200, live: true,
+		name: "try", place: 1, number: 9, created: time.Unix(1e9, 5),
+	}
+	g.doors[1] = DoorAttr{1000, 1000, 0o755}
+	f.Add(g.encode())
+	g.live, g.parent = false, nil
+	f.Add(g.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		g, parent, err := decodeFork(5, b)
+		if err != nil {
+			return
+		}
+		if parent != 0 {
+			g.parent = &fork{id: parent}
+		}
+		if got := g.encode(); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzSnapshot(f *testing.F) {
+	f.Add((&snapshot{name: "monday", number: 5, created: time.Unix(-1, 0)}).encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		sn, err := decodeSnapshot(&fork{}, 5, b)
+		if err != nil {
+			return
+		}
+		if got := sn.encode(); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func encodeEntries(es []entry) []byte {
+	b := []byte{recordVersion}
+	for i := range es {
+		b = es[i].append(b)
+	}
+	return b
+}
+
+func FuzzEntries(f *testing.F) {
+	f.Add(encodeEntries(nil))
+	f.Add(encodeEntries([]entry{
+		{kind: entryRef, id: store.ID{Group: 7, Seg: 1, Off: 300, Len: 5000}},
+		{kind: entryHead, ino: 20},
+		{kind: entryInherited, ino: 1 << 39},
+	}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		es, err := decodeEntries(b)
+		if err != nil {
+			return
+		}
+		if got := encodeEntries(es); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzSum(f *testing.F) {
+	f.Add(encode(3, 1<<40))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := decodeSum(b)
+		if err != nil {
+			return
+		}
+		if got := encode(s.count, s.bytes); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzBulk(f *testing.F) {
+	head := dcdb.EncodeHead(&dcdb.Head{Changed: 5})
+	f.Add((&bulk{death: 3, next: 1 << 40, records: true, head: head}).encode())
+	f.Add((&bulk{death: 3, cut: 2, head: head}).encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := decodeBulk(b)
+		if err != nil {
+			return
+		}
+		if got := k.encode(); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
