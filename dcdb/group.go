@@ -363,10 +363,16 @@ func (s *Space) Locked(fn func()) {
 
 // wait returns when g is durable, or the store is too full for it at present.
 func (s *Space) wait(ctx context.Context, g *group) error {
+	s.mu.RLock()
+	seen := s.fullSeen
+	s.mu.RUnlock()
 	for {
 		s.mu.Lock()
 		g.urgent = true
 		full, room := s.full, s.room
+		if s.fullSeen == seen {
+			full = nil // it is tried again for us
+		}
 		s.mu.Unlock()
 		s.wakeFlusher()
 		select {
@@ -502,9 +508,12 @@ func (s *Space) abandon() {
 // busy.
 func (s *Space) commit(g *group) {
 	ctx := context.Background()
-	for {
+	for said := false; ; said = true {
 		err := s.flush(ctx, g)
 		if err == nil {
+			if said {
+				s.o.Log("commit group %d: written now", g.num)
+			}
 			return
 		}
 		again := errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrRetry)
@@ -512,20 +521,42 @@ func (s *Space) commit(g *group) {
 			s.fail(g, err)
 			return
 		}
-		s.o.Log("commit group %d: %v; trying again", g.num, err)
+		if !said {
+			s.o.Log("commit group %d: %v; trying again", g.num, err)
+		}
 		if errors.Is(err, store.ErrFull) {
 			s.mu.Lock()
-			s.full = err
+			s.full, s.fullSeen = err, s.fullSeen+1
 			s.wakeLocked()
 			s.mu.Unlock()
 		}
-		select {
-		case <-time.After(time.Second):
-		case <-s.stop:
+		if !s.pause(time.Second) {
 			s.fail(g, err)
 			return
 		}
 	}
+}
+
+// retryPause is the least time between two attempts to commit.
+const retryPause = 50 * time.Millisecond
+
+// pause waits, not as long if somebody asks for a commit, and returns false if the
+// Space is closed.
+func (s *Space) pause(d time.Duration) bool {
+	least := time.After(retryPause)
+	after := time.After(d)
+	select {
+	case <-s.kick:
+	case <-after:
+	case <-s.stop:
+		return false
+	}
+	select {
+	case <-least:
+	case <-s.stop:
+		return false
+	}
+	return true
 }
 
 // fail ends all commits.
@@ -545,6 +576,7 @@ func (s *Space) trimLater(k Key) {
 
 func (s *Space) trimmer() {
 	defer s.workers.Done()
+	var again <-chan time.Time
 	for {
 		s.mu.Lock()
 		var k Key
@@ -558,11 +590,18 @@ func (s *Space) trimmer() {
 		if n > 0 && !stopped {
 			if err := s.trim(context.Background(), k); err != nil && !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrGone) && !errors.Is(err, ErrClosed) {
 				s.o.Log("dropping the end of %v: %v", k, err)
+				s.mu.Lock()
+				s.excess = append(s.excess, k)
+				s.mu.Unlock()
+				again = time.After(time.Second)
+			} else {
+				again = nil
+				continue
 			}
-			continue
 		}
 		select {
 		case <-s.trims:
+		case <-again:
 		case <-s.stop:
 			return
 		}

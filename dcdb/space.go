@@ -94,19 +94,20 @@ type Space struct {
 	epochs    epochs
 	openGroup atomic.Uint64 // open.num, for readers without mu
 
-	mu     sync.RWMutex
-	gen    uint64        // guarded by mu; what is of an earlier one is immutable
-	nodes  map[Key]*node // guarded by mu
-	clock  []*node       // guarded by mu; all nodes, for eviction
-	hand   int           // guarded by mu
-	bytes  int64         // guarded by mu; of nodes, about
-	open   *group        // guarded by mu
-	queue  []*group      // guarded by mu; closed, in order, the first may be being flushed
-	dirty  int64         // guarded by mu; bytes of file data not in the store
-	room   chan struct{} // guarded by mu; closed when a group is done or data written
-	failed error         // guarded by mu; why nothing can be committed any more
-	full   error         // guarded by mu; why the last attempt to commit did not succeed
-	excess []Key         // guarded by mu; files to trim
+	mu       sync.RWMutex
+	gen      uint64        // guarded by mu; what is of an earlier one is immutable
+	nodes    map[Key]*node // guarded by mu
+	clock    []*node       // guarded by mu; all nodes, for eviction
+	hand     int           // guarded by mu
+	bytes    int64         // guarded by mu; of nodes, about
+	open     *group        // guarded by mu
+	queue    []*group      // guarded by mu; closed, in order, the first may be being flushed
+	dirty    int64         // guarded by mu; bytes of file data not in the store
+	room     chan struct{} // guarded by mu; closed when a group is done or data written
+	failed   error         // guarded by mu; why nothing can be committed any more
+	full     error         // guarded by mu; why the last attempt to commit did not succeed
+	fullSeen uint64        // guarded by mu; counts these attempts
+	excess   []Key         // guarded by mu; files to trim
 
 	loadMu  sync.Mutex
 	loading map[Key]*flight // guarded by loadMu

@@ -176,6 +176,8 @@ type View struct {
 	fork *fork
 	snap *snapshot // nil: live
 	gone atomic.Bool
+
+	number uint32 // immutable
 }
 
 // Volume returns the volume.
@@ -208,18 +210,9 @@ func (w *View) Err() error {
 	return nil
 }
 
-// Number is the view number, which no other view of the volume has. Main's is 0,
-// and so is that of a view that was deleted.
-func (w *View) Number() (number uint32) {
-	w.v.space.Locked(func() {
-		if w.snap != nil {
-			number = w.snap.number
-		} else {
-			number = w.fork.number
-		}
-	})
-	return number
-}
+// Number is the view number, which no other view of the volume has; another may
+// get it when this one is deleted. Main's is 0.
+func (w *View) Number() uint32 { return w.number }
 
 // Created is when the fork or snapshot was made.
 func (w *View) Created() time.Time {

@@ -109,7 +109,7 @@ func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, n
 	}
 	v.nextFork++
 	v.putVolume(m)
-	g.view = &View{v: v, fork: g}
+	g.view = &View{v: v, fork: g, number: number}
 	g.changed()
 	v.forks[g.id] = g
 	v.places[place{p.id, name}] = g
@@ -205,17 +205,18 @@ func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 			newest = sn.counter
 		}
 	}
-	for _, sn := range slices.Clone(f.snaps) {
+	var older []*snapshot
+	for _, sn := range f.snaps {
 		if sn.counter <= newest {
+			older = append(older, sn)
 			continue
 		}
 		v.giveView(m, sn.number)
 		sn.view.gone.Store(true)
 		delete(f.names, sn.name)
-		i, _ := f.find(sn.counter)
-		f.snaps = slices.Delete(slices.Clone(f.snaps), i, i+1)
 		m.Delete(key(keySnap, f.id, sn.counter))
 	}
+	f.snaps = older
 	v.addTask(m, &task{f: f, kind: taskCut, p: newest})
 	f.changed()
 	for _, sn := range slices.Clone(f.snaps) {

@@ -436,17 +436,18 @@ func (v *Volume) cutStep(ctx context.Context, t *task) error {
 // refer to since. Large trees are released later.
 func (v *Volume) cutHeads(ctx context.Context, t *task, index []store.Record) error {
 	return v.space.Work(ctx, t.f.id, 4*len(index)+stepRecords, 512*len(index)+stepBytes, func(ctx context.Context, b *dcdb.Builder) error {
-		room := stepBytes
+		bytes, refs := stepBytes, stepRefs
 		for _, r := range index {
 			n, err := keyNums(r.Key, 3)
 			if err != nil {
 				return err
 			}
-			size, err := v.cutHead(ctx, b, t, n[1], n[2])
+			size, released, err := v.cutHead(ctx, b, t, n[1], n[2])
 			if err != nil {
 				return err
 			}
-			if room -= size; room < 0 {
+			bytes, refs = bytes-size, refs-released
+			if bytes < 0 || refs < 0 {
 				break // the next step goes on here
 			}
 		}
@@ -474,20 +475,22 @@ func (v *Volume) headAt(ctx context.Context, b *dcdb.Builder, f, ino, changed ui
 	return k, rec, err
 }
 
-func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed, ino uint64) (int, error) {
+// cutHead erases one head. It returns the bytes that it added to the group, and
+// how many references it released.
+func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed, ino uint64) (bytes, released int, err error) {
 	f := t.f.id
 	k, rec, err := v.headAt(ctx, b, f, ino, changed)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	h, err := dcdb.DecodeHead(rec)
 	if err != nil {
-		return 0, fmt.Errorf("inode %d of fork %d: %w", ino, f, err)
+		return 0, 0, fmt.Errorf("inode %d of fork %d: %w", ino, f, err)
 	}
 	b.Delete(k)
 	b.Delete(key(keyIndex, f, changed, ino))
 	if h.Deleted {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if h.Large() {
 		l := v.lists.of(b)
@@ -495,7 +498,7 @@ func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed,
 		bk := &bulk{death: h.Changed, cut: t.p + 1, head: rec}
 		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, f, b.Group), l.bulks), bk.encode())
 		v.wakeReclaimer()
-		return len(rec), nil
+		return len(rec), 0, nil
 	}
 	var refs []dcdb.Dropped
 	_, _, err = dcdb.Expand(ctx, v.st, h, false, t.p+1, 0, stepRefs, func(d dcdb.Dropped) { refs = append(refs, d) })
@@ -504,7 +507,7 @@ func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed,
 			err = v.release(ctx, b, d.ID)
 		}
 	}
-	return 0, err
+	return 0, len(refs), err
 }
 
 // dissolve ends a fork that has no live state and keeps nothing. Space.mu is

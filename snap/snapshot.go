@@ -109,7 +109,7 @@ func (v *Volume) snapshotLocked(m *dcdb.Meta, f *fork, name string) (*snapshot, 
 			return nil, err
 		}
 	}
-	sn.view = &View{v: v, fork: f, snap: sn}
+	sn.view = &View{v: v, fork: f, snap: sn, number: sn.number}
 	sn.view.gone.Store(name == "")
 	m.Put(key(keySnap, f.id, sn.counter), sn.encode())
 	f.counter++

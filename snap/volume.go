@@ -165,7 +165,7 @@ func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
 		if err != nil {
 			return fmt.Errorf("fork %d: %w", n[0], err)
 		}
-		f.view = &View{v: v, fork: f}
+		f.view = &View{v: v, fork: f, number: f.number}
 		f.view.gone.Store(!f.live)
 		v.forks[f.id] = f
 		if f.place != 0 {
@@ -233,7 +233,7 @@ func (v *Volume) loadSnapshots(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("snapshot %d of fork %d: %w", n[1], n[0], err)
 		}
-		sn.view = &View{v: v, fork: f, snap: sn}
+		sn.view = &View{v: v, fork: f, snap: sn, number: sn.number}
 		sn.view.gone.Store(sn.name == "")
 		f.snaps = append(f.snaps, sn) // keys are in order of counters
 		if sn.name != "" {
