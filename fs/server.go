@@ -1,0 +1,313 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"dcfs/inode"
+	"dcfs/snap"
+)
+
+const (
+	// maxRequestBytes is the most data that the kernel asks for or sends at a
+	// time: the most it can.
+	maxRequestBytes = 1 << 20
+
+	// maxBackground bounds the read-ahead, direct I/O and mmap write-back
+	// that the kernel has under way. Its default of 12 is for slow servers.
+	maxBackground = 64
+
+	// maxInflightBytes bounds the memory of requests being answered: each may
+	// hold maxRequestBytes.
+	maxInflightBytes = 128 << 20
+
+	// longTimeout is how long the kernel may keep what only it changes.
+	longTimeout = time.Hour
+
+	// virtualTimeout is how long it may keep the attributes of a virtual
+	// directory. Owner and mode change only through the kernel; what may be
+	// late is the time of a snapshot that somebody else took.
+	virtualTimeout = time.Second
+)
+
+// Closed, as Options.SnapDir or ForkDir, closes these doors: the name is
+// nothing special.
+const Closed = "none"
+
+// Options are what a mount can choose.
+type Options struct {
+	// SnapDir and ForkDir are the names of the virtual directories, ".snapshots"
+	// and ".forks" if empty. See Closed.
+	SnapDir, ForkDir string
+
+	// StrictAtime is for a volume whose inode.Options say so: the kernel then
+	// does not answer reads of a newly opened file from its cache.
+	StrictAtime bool
+
+	// EntryTimeout and AttrTimeout are how long the kernel keeps names and
+	// attributes of a view: an hour if 0, not at all if negative.
+	EntryTimeout, AttrTimeout time.Duration
+
+	// Mountpoint is where Unmount unmounts, if this process sees it.
+	Mountpoint string
+
+	// Log gets what no user can be told: each input/output error with its
+	// cause. If nil, package log does.
+	Log func(format string, args ...any)
+
+	// Debug logs every request and answer.
+	Debug bool
+}
+
+func (o *Options) setDefaults() {
+	name := func(s, def string) string {
+		switch s {
+		case "":
+			return def
+		case Closed:
+			return ""
+		}
+		return s
+	}
+	o.SnapDir, o.ForkDir = name(o.SnapDir, ".snapshots"), name(o.ForkDir, ".forks")
+	timeout := func(d time.Duration) time.Duration {
+		if d == 0 {
+			return longTimeout
+		}
+		return max(d, 0)
+	}
+	o.EntryTimeout, o.AttrTimeout = timeout(o.EntryTimeout), timeout(o.AttrTimeout)
+	if o.Log == nil {
+		o.Log = log.Printf
+	}
+}
+
+// check refuses names of the virtual directories that can't be names.
+func (o *Options) check() error {
+	for _, s := range []string{o.SnapDir, o.ForkDir} {
+		if s == "." || s == ".." || strings.ContainsAny(s, "/\x00") || len(s) > inode.MaxName {
+			return fmt.Errorf("%q can't be the name of a directory", s)
+		}
+	}
+	if o.SnapDir != "" && o.SnapDir == o.ForkDir {
+		return fmt.Errorf("snapshots and forks can't both be in %q", o.SnapDir)
+	}
+	return nil
+}
+
+// Server answers the requests of one mount.
+type Server struct {
+	m *mount
+}
+
+// mount is what the requests of one mount are answered from. Its exported
+// methods are those of fuse.RawFileSystem, in the files named for what they
+// are about.
+type mount struct {
+	fuse.RawFileSystem // what the kernel does not send us: see Access
+
+	fs      *inode.FS                   // immutable
+	vol     *snap.Volume                // immutable
+	own     *door                       // immutable; to the view that is mounted
+	opts    Options                     // immutable
+	log     func(f string, args ...any) // immutable
+	kernel  *fuse.Server                // immutable once requests come
+	entryTo timeout                     // immutable
+	attrTo  timeout                     // immutable
+
+	nodes   nodeTable
+	doors   *doorTable
+	writers writerTable
+	dirs    dirTable
+	settle  settling
+	orphans orphanQueue
+	done    chan struct{} // closed when all is ended
+}
+
+// timeout is a time in the form of the protocol.
+type timeout struct {
+	sec  uint64
+	nsec uint32
+}
+
+func newTimeout(d time.Duration) timeout {
+	return timeout{uint64(d / time.Second), uint32(d % time.Second)}
+}
+
+// Serve answers on fd, which Attach gave, with view v of the volume that f is
+// for. It takes fd over, also when it fails; then the mount is dead and must
+// be detached. A live view is served by one mount at a time: snap.ErrBusy if
+// another one does, see Served.
+func Serve(fd int, f *inode.FS, v *snap.View, o Options) (*Server, error) {
+	o.setDefaults()
+	m, err := newMount(f, v, o)
+	if err != nil {
+		syscall.Close(fd)
+		return nil, err
+	}
+	// The descriptor is blocking and stays so: go-fuse reads it in threads.
+	kernel, err := fuse.NewServer(m, fmt.Sprintf("/dev/fd/%d", fd), m.fuseOptions())
+	if err != nil {
+		m.end()
+		return nil, fmt.Errorf("answer the kernel: %w", err)
+	}
+	m.register()
+	go kernel.Serve()
+	return &Server{m}, nil
+}
+
+func newMount(f *inode.FS, v *snap.View, o Options) (*mount, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	m := &mount{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		fs:            f,
+		vol:           v.Volume(),
+		own:           &door{view: v, root: snap.RootIno, generation: viewGeneration(v)},
+		opts:          o,
+		log:           o.Log,
+		entryTo:       newTimeout(o.EntryTimeout),
+		attrTo:        newTimeout(o.AttrTimeout),
+		done:          make(chan struct{}),
+	}
+	m.doors = newDoorTable(m)
+	m.settle.m = m
+	m.orphans.init(m)
+	if err := m.begin(); err != nil {
+		m.orphans.end()
+		return nil, err
+	}
+	return m, nil
+}
+
+// begin claims the view and makes it ready.
+func (m *mount) begin() error {
+	v := m.own.view
+	if o := server(v); o != nil && o != m {
+		o.yield(v)
+	}
+	if err := claim(v, m); err != nil {
+		return err
+	}
+	if err := m.fs.CleanOrphans(background, v); err != nil {
+		unclaim(v, m)
+		return err
+	}
+	return nil
+}
+
+// register makes m one that hears of deleted views. The kernel is there now.
+func (m *mount) register() {
+	process.mu.Lock()
+	defer process.mu.Unlock()
+	process.mounts[m] = true
+}
+
+// Served reports whether another mount of this process has live view v open,
+// so that Serve would fail. A mount in which v was only seen once, as one of
+// the forks there, gives it up if nothing uses it.
+func Served(v *snap.View) bool {
+	m := server(v)
+	return m != nil && !m.yield(v)
+}
+
+// end is the end of the mount: nobody asks any more.
+func (m *mount) end() {
+	m.settle.end()
+	m.orphans.end()
+	process.mu.Lock()
+	delete(process.mounts, m)
+	process.mu.Unlock()
+	for _, d := range append(m.doors.all(), m.own) {
+		m.endDoor(d)
+	}
+	m.dirs.closeAll()
+	close(m.done)
+}
+
+// endDoor ends what was open behind a door without a name: at unmount the
+// kernel sends no FORGET.
+func (m *mount) endDoor(d *door) {
+	if d.view.ReadOnly() {
+		return
+	}
+	err := m.fs.CleanOrphans(background, d.view)
+	if err != nil && !errors.Is(err, inode.ErrStale) {
+		m.log("inodes without a name stay until the next mount: %v", err)
+	}
+	unclaim(d.view, m)
+}
+
+// fuseOptions is what we agree on with the kernel.
+func (m *mount) fuseOptions() *fuse.MountOptions {
+	return &fuse.MountOptions{
+		Name:                    "dcfs",
+		Debug:                   m.opts.Debug,
+		Logger:                  log.New(logWriter(m.log), "", 0),
+		MaxWrite:                maxRequestBytes,
+		MaxBackground:           maxBackground,
+		MaxInflightRequestBytes: maxInflightBytes,
+		// Splicing is tried for plain bytes too, and only costs then.
+		DisableSplice: true,
+		// The default throws away a file's whole cache when its mtime is
+		// new, after every write that is.
+		ExplicitDataCacheControl: true,
+		EnableSymlinkCaching:     true,
+		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | // plain listings stay cheap
+			fuse.CAP_ATOMIC_O_TRUNC |
+			fuse.CAP_DONT_MASK | // default ACLs, once there are any, take the umask's place
+			fuse.CAP_EXPORT_SUPPORT |
+			// Without it each write asks for security.capability first.
+			fuse.CAP_HANDLE_KILLPRIV_V2 |
+			fuse.CAP_ASYNC_DIO |
+			fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH, // would make overlayfs on top impossible
+	}
+}
+
+// logWriter lets package log write to a log function.
+type logWriter func(format string, args ...any)
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w("%s", strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
+
+// String names the file system in messages of go-fuse.
+func (m *mount) String() string { return "dcfs" }
+
+// Init is called before the first request.
+func (m *mount) Init(s *fuse.Server) { m.kernel = s }
+
+// OnUnmount is called after the last request.
+func (m *mount) OnUnmount() { m.end() }
+
+// View returns the view that is mounted.
+func (s *Server) View() *snap.View { return s.m.own.view }
+
+// Wait returns when the mount has ended, however that came about, and all
+// that it was asked for is done. What was written may not be durable yet:
+// that is snap.Volume's to see to.
+func (s *Server) Wait() { <-s.m.done }
+
+// Unmount unmounts Options.Mountpoint and waits. It fails if something in the
+// mount is in use; see Detach.
+func (s *Server) Unmount() error {
+	select {
+	case <-s.m.done:
+		return nil
+	default:
+	}
+	if err := Detach(s.m.opts.Mountpoint, false); err != nil {
+		return err
+	}
+	s.Wait()
+	return nil
+}

@@ -1,0 +1,62 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// reply puts a value into the caller's buffer. An empty one asks for the
+// length only.
+func reply(value, dest []byte) (uint32, fuse.Status) {
+	if len(dest) > 0 && len(dest) < len(value) {
+		return 0, fuse.ERANGE
+	}
+	copy(dest, value)
+	return uint32(len(value)), fuse.OK
+}
+
+// GetXAttr reads an extended attribute.
+func (m *mount) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	p, st := m.at(h.NodeId)
+	if st != fuse.OK {
+		return 0, st
+	}
+	if p.kind != inside {
+		return 0, fuse.ENODATA
+	}
+	value, err := m.fs.Getxattr(background, p.door.view, p.ino, name)
+	if err != nil {
+		return 0, m.status(err)
+	}
+	return reply(value, dest)
+}
+
+// ListXAttr lists the names of the extended attributes.
+func (m *mount) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	p, st := m.at(h.NodeId)
+	if st != fuse.OK || p.kind != inside {
+		return 0, st
+	}
+	names, err := m.fs.Listxattr(background, p.door.view, p.ino)
+	if err != nil {
+		return 0, m.status(err)
+	}
+	return reply(names, dest)
+}
+
+// SetXAttr sets an extended attribute.
+func (m *mount) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
+	p, st := m.file(in.NodeId)
+	if st != fuse.OK {
+		return st
+	}
+	return m.status(m.fs.Setxattr(background, p.door.view, p.ino, name, value, in.Flags))
+}
+
+// RemoveXAttr removes one.
+func (m *mount) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	p, st := m.file(h.NodeId)
+	if st != fuse.OK {
+		return st
+	}
+	return m.status(m.fs.Removexattr(background, p.door.view, p.ino, name))
+}
