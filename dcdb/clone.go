@@ -8,17 +8,17 @@ import (
 // cloneRecords is how many records one transaction shares.
 const cloneRecords = 32
 
-// Clone makes records of dst share the contents that src has there: whole
-// records only, so that offsets are multiples of RecordBytes, and n is one or
-// reaches the end of src, and of dst too. It returns how many bytes it shared;
-// it is done in several changes if n is large. src may be of any view. touch is
-// as for Write. Bytes that can't be shared, since they are small, are copied.
+// Clone makes records of dst share the contents that src has there. Offsets must
+// be multiples of RecordBytes. It shares whole records, and what the last one of
+// src has if dst ends with it too, and returns how many bytes that were, up to n:
+// less at the end of src. It is done in several changes if n is large. src may be
+// of any view. touch is as for Write. Bytes that can't be shared, since they are
+// few, are copied.
 func (s *Space) Clone(ctx context.Context, src Key, srcOff uint64, dst Key, dstOff, n uint64, touch func(*DB) error) (uint64, error) {
 	var done uint64
 	for done < n {
 		var step uint64
 		err := s.Update(ctx, func(tx *Tx) error {
-			step = min(n-done, cloneRecords*RecordBytes)
 			from, err := tx.DB(src)
 			if err != nil {
 				return err
@@ -27,14 +27,30 @@ func (s *Space) Clone(ctx context.Context, src Key, srcOff uint64, dst Key, dstO
 			if err != nil {
 				return err
 			}
+			step = shareable(from.n.cur.Size, to.n.cur.Size, srcOff+done, dstOff+done, n-done)
+			if step == 0 {
+				return nil
+			}
 			return to.clone(from, srcOff+done, dstOff+done, step, touch)
 		})
-		if err != nil {
+		if err != nil || step == 0 {
 			return done, err
 		}
 		done += step
 	}
 	return done, nil
+}
+
+// shareable returns how many of n bytes one step can share.
+func shareable(srcSize, dstSize, srcOff, dstOff, n uint64) uint64 {
+	if srcOff >= srcSize {
+		return 0
+	}
+	n = min(n, srcSize-srcOff, cloneRecords*RecordBytes)
+	if n%RecordBytes != 0 && (srcOff+n < srcSize || dstOff+n < dstSize) {
+		n -= n % RecordBytes
+	}
+	return n
 }
 
 func (db *DB) clone(src *DB, srcOff, dstOff, n uint64, touch func(*DB) error) error {

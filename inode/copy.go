@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"dcfs/dcdb"
 	"dcfs/snap"
 )
 
@@ -12,7 +13,8 @@ const copyBytes = 1 << 20
 
 // CopyRange copies up to n bytes from one file to another, or within one, as
 // copy_file_range(2): up to the source's end, and not onto itself. The source
-// may be in another view of the same volume. Holes stay holes.
+// may be in another view of the same volume. Holes stay holes. Whole records are
+// not copied but shared (DESIGN section 4, rule 7).
 func (f *FS) CopyRange(ctx context.Context, srcView *snap.View, src, srcOff uint64, dstView *snap.View, dst, dstOff, n uint64, cred Cred) (uint64, error) {
 	o := op{"copy to", dst, ""}
 	if err := writable(dstView); err != nil {
@@ -95,7 +97,33 @@ func (c *copier) step(ctx context.Context, srcOff, dstOff, n uint64) (uint64, er
 		n = min(n, data-srcOff)
 		return n, c.hole(ctx, dstOff, n)
 	}
-	return c.data(ctx, srcOff, dstOff, min(n, copyBytes))
+	if shared, err := c.share(ctx, srcOff, dstOff, n); shared > 0 || err != nil {
+		return shared, err
+	}
+	n = min(n, copyBytes)
+	if (srcOff-dstOff)%dcdb.RecordBytes == 0 {
+		n = min(n, dcdb.RecordBytes-srcOff%dcdb.RecordBytes) // the next step may share
+	}
+	return c.data(ctx, srcOff, dstOff, n)
+}
+
+// share lets the destination refer to the source's contents, where whole records
+// can be shared.
+func (c *copier) share(ctx context.Context, srcOff, dstOff, n uint64) (uint64, error) {
+	if srcOff%dcdb.RecordBytes != 0 || dstOff%dcdb.RecordBytes != 0 || n < dcdb.RecordBytes {
+		return 0, nil
+	}
+	if err := writable(c.dstView); err != nil {
+		return 0, err
+	}
+	now, err := c.f.regular(ctx, c.o, c.dstView, c.dst)
+	if err != nil {
+		return 0, err
+	}
+	w := write{flags: WriteFlags{KillSuidGid: !c.cred.Root}, now: now, start: dstOff}
+	touch := func(db *dcdb.DB) error { return w.touch(db, 0) }
+	shared, err := c.f.space.Clone(ctx, c.srcView.Key(c.src), srcOff, c.dstView.Key(c.dst), dstOff, n, touch)
+	return shared, c.o.wrap(err)
 }
 
 // end returns where the source ends now, at least off: it may have been cut

@@ -1,6 +1,7 @@
 package inode
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -128,6 +129,57 @@ func TestSmallWriteIntoALargeFileStoresLittle(t *testing.T) {
 		}
 		if n := written() - before; n >= 64<<10 {
 			t.Errorf("4 KiB at %d and fsync write %d bytes to the store", off, n)
+		}
+	}
+}
+
+// A copy of a large file shares its contents, also out of a snapshot; what does
+// not fill a record is copied.
+func TestCopyOfALargeFileTakesNoSpace(t *testing.T) {
+	st := store.NewCounting(newMemory())
+	vol, err := snap.Open(bg, st, snap.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vol.Close(bg)
+	f, v := New(vol, Options{}), vol.Main()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const size = 10<<20 + 12345
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i >> 7)
+	}
+	src, err := f.Mknod(bg, v, snap.RootIno, "src", root, 0o100644, 0)
+	must(err)
+	_, err = f.Write(bg, v, src.Ino, root, data, 0, WriteFlags{})
+	must(err)
+	s, err := vol.CreateSnapshot(bg, v, "s")
+	must(err)
+	zero := uint64(0)
+	for _, from := range []*snap.View{v, s} {
+		if from == s { // the live file has let go of the contents
+			_, err := f.Setattr(bg, v, src.Ino, root, SetAttr{Size: &zero})
+			must(err)
+		}
+		before := st.BytesPut.Load()
+		dst, err := f.Mknod(bg, v, snap.RootIno, "dst "+from.Name(), root, 0o100644, 0)
+		must(err)
+		n, err := f.CopyRange(bg, from, src.Ino, 0, v, dst.Ino, 0, size+1000, root)
+		must(err)
+		must(f.SyncAll(bg))
+		if put := st.BytesPut.Load() - before; n != size || put > 64<<10 {
+			t.Errorf("copy out of %s: %d bytes, and %d bytes put into the store", from.Name(), n, put)
+		}
+		got := make([]byte, size)
+		_, err = f.Read(bg, v, dst.Ino, got, 0)
+		must(err)
+		if !bytes.Equal(got, data) {
+			t.Errorf("copy out of %s is not what was copied", from.Name())
 		}
 	}
 }
