@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+// serveVerb is what "dcfs mount" starts. It is no command for people: it
+// serves the store until nothing of it is mounted any more.
+var serveVerb = &verb{
+	name: "serve", args: "STORE", hidden: true,
+	summary: "Serve a store; \"dcfs mount\" starts this",
+	flags: func(fl *pflag.FlagSet) func([]string) error {
+		var o serverOptions
+		serverFlags(fl, &o)
+		ready := fl.Int("ready-fd", -1, "where to tell that the server answers")
+		return func(args []string) error {
+			if err := wantArgs(args, "STORE"); err != nil {
+				return err
+			}
+			return serveDaemon(args[0], o, *ready)
+		}
+	},
+}
+
+// serverFlags are the flags that concern a store's server.
+func serverFlags(fl *pflag.FlagSet, o *serverOptions) {
+	fl.Var(sizeFlag{&o.Cache}, "cache", "memory for cached pages and contents (default 64M)")
+	fl.Var(sizeFlag{&o.Dirty}, "dirty", "memory for data that waits to be written; writers wait beyond it (default 64M)")
+	fl.Var(intervalFlag{&o.Commit}, "commit", "how often changes are made durable by themselves (default 1s)")
+	fl.StringVar(&o.Log, "log", "", "log to this file, - for stderr (with -f), none for no log (default dcfs.log in the store)")
+	fl.BoolVarP(&o.Verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
+	fl.BoolVar(&o.Debug, "debug", false, "log every request of the kernel")
+}
+
+// args are o as flags.
+func (o serverOptions) args() []string {
+	var a []string
+	if o.Cache != 0 {
+		a = append(a, fmt.Sprintf("--cache=%d", o.Cache))
+	}
+	if o.Dirty != 0 {
+		a = append(a, fmt.Sprintf("--dirty=%d", o.Dirty))
+	}
+	if o.Commit != 0 {
+		a = append(a, fmt.Sprintf("--commit=%v", o.Commit))
+	}
+	if o.Log != "" {
+		a = append(a, "--log="+o.Log)
+	}
+	if o.Verbose {
+		a = append(a, "--verbose")
+	}
+	if o.Debug {
+		a = append(a, "--debug")
+	}
+	return a
+}
+
+// limitMemory makes the garbage collector work harder before the process
+// takes much more than it was allowed: a soft limit, GOMEMLIMIT overrides it.
+func (o serverOptions) limitMemory() {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	limit := int64(256 << 20)
+	for _, n := range []int64{o.Cache, o.Dirty} {
+		if n == 0 {
+			n = 64 << 20
+		}
+		limit += n
+	}
+	debug.SetMemoryLimit(limit)
+}
+
+// started is what a daemon tells whoever started it, as a line of JSON.
+type started struct {
+	OK    bool   `json:"ok"`
+	Code  string `json:"code,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// startDaemon starts a server for a store and returns when it answers. The
+// server is this program again: a session of its own, working directory /,
+// and none of this process's descriptors.
+func startDaemon(store string, o serverOptions) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	// What the caller's caller left open must not stay open for ever: a pipe
+	// whose reader waits for its end, say. The child's own come by ExtraFiles.
+	unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+
+	cmd := exec.Command("/proc/self/exe", append([]string{"serve", "--ready-fd=3"}, append(o.args(), "--", store)...)...)
+	cmd.Args[0] = "dcfs"
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		return fmt.Errorf("starting the server: %w", err)
+	}
+	w.Close()
+	line, err := bufio.NewReader(io.LimitReader(r, maxRequestBytes)).ReadBytes('\n')
+	if err != nil {
+		werr := cmd.Wait()
+		return fmt.Errorf("the server ended before it answered: %v; its log (dcfs.log in the store) may say why", werr)
+	}
+	var st started
+	if err := json.Unmarshal(line, &st); err != nil {
+		return fmt.Errorf("the server's message makes no sense: %v", err)
+	}
+	if !st.OK {
+		cmd.Wait()
+		return &controlError{st.Code, st.Error}
+	}
+	return cmd.Process.Release()
+}
+
+// serveDaemon is the daemon's side.
+func serveDaemon(store string, o serverOptions, readyFd int) error {
+	if !filepath.IsAbs(store) {
+		return &usageError{text: "the store's path must be absolute"}
+	}
+	var ready *os.File
+	if readyFd >= 0 {
+		ready = os.NewFile(uintptr(readyFd), "ready")
+		unix.CloseOnExec(readyFd)
+	}
+	tell := func(err error) {
+		if ready == nil {
+			return
+		}
+		st := started{OK: err == nil}
+		if err != nil {
+			st.Code, st.Error = codeOf(err), err.Error()
+		}
+		line, _ := json.Marshal(st) // two strings: can't fail
+		ready.Write(append(line, '\n'))
+		ready.Close()
+		ready = nil
+	}
+	syscall.Umask(0) // modes are masked by who creates, not by us
+	o.limitMemory()
+	log := newLogger(o)
+	s, err := newServer(context.Background(), store, true, o, log)
+	if err == nil {
+		err = log.openIn(store, true)
+	}
+	tell(err)
+	if err != nil {
+		return nil // told
+	}
+	s.stopOnSignals()
+	return s.serve()
+}
+
+// logger writes a line for what goes wrong and, if asked, for what is done.
+type logger struct {
+	verbose, debug bool
+	file           string // "" the store's own, "-" stderr, "none"
+
+	mu   sync.Mutex
+	w    io.Writer // guarded by mu; nil: not open yet
+	held []string  // guarded by mu: lines from before
+}
+
+const (
+	logName     = "dcfs.log"
+	maxLogBytes = 1 << 20 // at a start, the log is begun anew beyond this
+)
+
+func newLogger(o serverOptions) *logger {
+	return &logger{verbose: o.Verbose || o.Debug, debug: o.Debug, file: o.Log}
+}
+
+// openIn opens the log of the server of a store. It is the last thing to
+// happen at a start, since the store's own log lies in the store. With
+// replace, it takes the place of stdout and stderr too: a crash is told there.
+func (l *logger) openIn(store string, replace bool) error {
+	var f *os.File
+	var err error
+	switch l.file {
+	case "none":
+		f, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	case "-":
+		f = os.Stderr
+	case "":
+		path := filepath.Join(store, logName)
+		if fi, serr := os.Stat(path); serr == nil && fi.Size() > maxLogBytes {
+			os.Rename(path, path+".old")
+		}
+		f, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	default:
+		f, err = os.OpenFile(l.file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	if replace && f != os.Stderr {
+		if err := replaceStdio(int(f.Fd())); err != nil {
+			return fmt.Errorf("log: %w", err)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.w = f
+	for _, line := range l.held {
+		io.WriteString(f, line)
+	}
+	l.held = nil
+	return nil
+}
+
+// replaceStdio makes stdout and stderr lead to fd, stdin to nothing.
+func replaceStdio(fd int) error {
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(null)
+	for to, from := range map[int]int{0: null, 1: fd, 2: fd} {
+		if err := unix.Dup3(from, to, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printf logs what went wrong.
+func (l *logger) printf(format string, args ...any) {
+	line := time.Now().UTC().Format("2006-01-02T15:04:05.000Z ") + oneLine(fmt.Sprintf(format, args...)) + "\n"
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.w == nil {
+		l.held = append(l.held, line)
+		return
+	}
+	io.WriteString(l.w, line)
+}
+
+// debugf logs what is done, if that is wanted.
+func (l *logger) debugf(format string, args ...any) {
+	if l.verbose {
+		l.printf(format, args...)
+	}
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+)
+
+// callStore asks the server of t's store, or, where nobody serves it, opens
+// the store and does what is asked itself. The reply's result goes to result,
+// if that is not nil.
+func callStore(t target, req *request, result any) error {
+	if t.Mount != nil {
+		req.Dev, req.Path = t.Mount.Dev, t.Path
+	} else {
+		req.Fork, req.Snapshot = t.Fork, t.Snapshot
+	}
+	w := newWaiter(t.Store)
+	for {
+		raw, err := callOnce(t, req)
+		if err == nil {
+			if result == nil || raw == nil {
+				return nil
+			}
+			return json.Unmarshal(raw, result)
+		}
+		if !w.again(err) {
+			return err
+		}
+	}
+}
+
+func callOnce(t target, req *request) (json.RawMessage, error) {
+	c, err := dial(t.Store)
+	if errors.Is(err, errNotServed) {
+		return callLocal(t, req)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	r, err := c.ask(req)
+	if err != nil {
+		return nil, err
+	}
+	return r.Result, nil
+}
+
+// callLocal answers a request as the server would, with a store that nobody
+// serves.
+func callLocal(t target, req *request) (json.RawMessage, error) {
+	if t.Mount != nil {
+		return nil, fmt.Errorf("%s: its store %s is not being served from here", t.Mount.Mountpoint, t.Store)
+	}
+	ctx := context.Background()
+	v, err := openVolume(ctx, t.Store, false, serverOptions{}, logToStderr)
+	if err != nil {
+		return nil, err
+	}
+	result, err := answerLocal(ctx, v, req)
+	if cerr := v.close(ctx); err == nil {
+		err = cerr
+	}
+	if err != nil || result == nil {
+		return nil, err
+	}
+	return json.Marshal(result)
+}
+
+func answerLocal(ctx context.Context, v *volume, req *request) (any, error) {
+	if req.Op == opStatus {
+		return v.status(ctx)
+	}
+	view, err := v.root(req.Fork, req.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	return v.manage(ctx, view, req)
+}
+
+func logToStderr(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "dcfs: %s\n", oneLine(fmt.Sprintf(format, args...)))
+}
+
+// onTarget makes the run function of a verb that has a TARGET and then wants
+// the named arguments.
+func onTarget(names []string, fn func(t target, args []string) error) func([]string) error {
+	return func(args []string) error {
+		if err := wantArgs(args, append([]string{"TARGET"}, names...)...); err != nil {
+			return err
+		}
+		t, err := parseTarget(args[0])
+		if err != nil {
+			return err
+		}
+		return fn(t, args[1:])
+	}
+}
+
+// createVerb makes a verb that names something new in TARGET's view.
+func createVerb(name, summary, long, op string) *verb {
+	return &verb{name: name, args: "TARGET NAME", summary: summary, long: long,
+		flags: func(fl *pflag.FlagSet) func([]string) error {
+			asJSON := fl.Bool("json", false, "print JSON")
+			return onTarget([]string{"NAME"}, func(t target, args []string) error {
+				var info viewInfo
+				if err := callStore(t, &request{Op: op, Name: args[0]}, &info); err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(info)
+				}
+				return nil
+			})
+		}}
+}
+
+// listVerb makes a verb that lists what is in TARGET's view.
+func listVerb(name, summary, long, op string) *verb {
+	return &verb{name: name, args: "TARGET", summary: summary, long: long,
+		flags: func(fl *pflag.FlagSet) func([]string) error {
+			asJSON := fl.Bool("json", false, "print JSON")
+			return onTarget(nil, func(t target, args []string) error {
+				list := []viewInfo{}
+				if err := callStore(t, &request{Op: op}, &list); err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(list)
+				}
+				var rows [][]string
+				for _, i := range list {
+					rows = append(rows, []string{i.Name, localTime(i.Created)})
+				}
+				return printTable([]string{"NAME", "CREATED"}, rows)
+			})
+		}}
+}
+
+// renameVerb makes a verb that gives something in TARGET's view a new name.
+func renameVerb(name, summary, long, op string) *verb {
+	return &verb{name: name, args: "TARGET NAME NEWNAME", summary: summary, long: long,
+		flags: func(fl *pflag.FlagSet) func([]string) error {
+			return onTarget([]string{"NAME", "NEWNAME"}, func(t target, args []string) error {
+				return callStore(t, &request{Op: op, Name: args[0], To: args[1]}, nil)
+			})
+		}}
+}
+
+// deleteVerb makes a verb that deletes things of TARGET's view, in the order
+// in which they are named.
+func deleteVerb(name, summary, long, op string) *verb {
+	return &verb{name: name, args: "TARGET NAME...", summary: summary, long: long,
+		flags: func(fl *pflag.FlagSet) func([]string) error {
+			return func(args []string) error {
+				if len(args) < 2 {
+					return wantArgs(args, "TARGET", "NAME")
+				}
+				t, err := parseTarget(args[0])
+				if err != nil {
+					return err
+				}
+				for _, n := range args[1:] {
+					if err := callStore(t, &request{Op: op, Name: n}, nil); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		}}
+}

@@ -1,0 +1,27 @@
+package main
+
+var snapshotCreateVerb = createVerb("snapshot create", "Take a snapshot", `
+The snapshot holds the whole fork that TARGET lies in, at this moment. In the
+mount it is MOUNTPOINT/.snapshots/NAME, and DIR/.snapshots/NAME in every
+directory. "mkdir MOUNTPOINT/.snapshots/NAME" does the same.
+
+Example:
+  dcfs snapshot create /mnt monday
+  dcfs snapshot create ~/volume@try monday`, opSnapshotCreate)
+
+var snapshotListVerb = listVerb("snapshot list", "List the snapshots of a fork", `
+The oldest comes first.
+
+Example:
+  dcfs snapshot list /mnt`, opSnapshotList)
+
+var snapshotRenameVerb = renameVerb("snapshot rename", "Give a snapshot a new name", `
+Example:
+  dcfs snapshot rename /mnt monday before-the-upgrade`, opSnapshotRename)
+
+var snapshotDeleteVerb = deleteVerb("snapshot delete", "Delete snapshots", `
+Forks that were made from a snapshot stay as they are. "rmdir
+MOUNTPOINT/.snapshots/NAME" does the same.
+
+Example:
+  dcfs snapshot delete /mnt monday tuesday`, opSnapshotDelete)
