@@ -203,6 +203,7 @@ func (s *Space) wakeFlusher() { wake(s.kick) }
 
 // addDirty counts bytes of file data that were made in memory. s.mu is held.
 func (s *Space) addDirty(n int) {
+	s.space.left.Add(-int64(n))
 	s.dirty += int64(n)
 	s.open.data += int64(n)
 }

@@ -174,6 +174,9 @@ func (s *Space) Write(ctx context.Context, k Key, p []byte, off func(*DB) uint64
 	var start uint64
 	for done < len(p) || done == 0 {
 		part := p[done:min(len(p), done+maxWrite)]
+		if err := s.Room(ctx, len(part)); err != nil {
+			return done, err
+		}
 		err := s.Update(ctx, func(tx *Tx) error {
 			db, err := tx.DB(k)
 			if err != nil {

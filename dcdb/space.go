@@ -12,16 +12,19 @@ import (
 
 // Options of a Space. A zero field means its default.
 type Options struct {
-	CacheBytes int64         // of memory for what is in the store as well; default 96 MiB
+	CacheBytes int64         // of memory for what is in the store as well; default 64 MiB
 	DirtyBytes int64         // of file data not yet in the store; default 64 MiB
 	Interval   time.Duration // between a change and its commit; default 1 s
-	Now        func() time.Time
-	Log        func(format string, args ...any)
+	// Free tells how many bytes more the store may take; nil: who writes
+	// learns at the end of the group that it is full.
+	Free func(ctx context.Context) (uint64, error)
+	Now  func() time.Time
+	Log  func(format string, args ...any)
 }
 
 func (o Options) withDefaults() Options {
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 96 << 20
+		o.CacheBytes = 64 << 20
 	}
 	if o.DirtyBytes == 0 {
 		o.DirtyBytes = 64 << 20
@@ -116,6 +119,7 @@ type Space struct {
 	behind  chan struct{} // the writer behind has something to do
 	trims   chan struct{} // the trimmer has something to do
 	erase   eraser
+	space   room
 	stop    chan struct{}
 	workers sync.WaitGroup
 }
@@ -166,6 +170,7 @@ func NewSpace(st store.Store, rules Rules, o Options) *Space {
 		stop:    make(chan struct{}),
 	}
 	s.erase.s = s
+	s.space.free = o.Free
 	s.open = newGroup(max(st.FirstGroup(), st.LastGroup()+1, 1))
 	s.openGroup.Store(s.open.num)
 	s.workers.Add(4)

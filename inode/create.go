@@ -48,6 +48,9 @@ func (f *FS) Mkdir(ctx context.Context, v *snap.View, dir uint64, name string, c
 	return f.create(ctx, op{"mkdir", dir, name}, v, cred, dcdb.Attr{Mode: mode}, "")
 }
 
+// inodeBytes is about what a new inode takes in the store.
+const inodeBytes = 1 << 10
+
 // create makes an inode of attributes a, with what the directory and the
 // credentials add to them, under the name that o is about.
 func (f *FS) create(ctx context.Context, o op, v *snap.View, cred Cred, a dcdb.Attr, text string) (Attr, error) {
@@ -55,6 +58,9 @@ func (f *FS) create(ctx context.Context, o op, v *snap.View, cred Cred, a dcdb.A
 		return Attr{}, o.wrap(err)
 	}
 	if err := checkNewName(o.arg); err != nil {
+		return Attr{}, o.wrap(err)
+	}
+	if err := f.space.Room(ctx, inodeBytes); err != nil {
 		return Attr{}, o.wrap(err)
 	}
 	var made Attr
@@ -108,8 +114,12 @@ func newborn(a dcdb.Attr, dir *dcdb.Attr, cred Cred, now dcdb.Time) dcdb.Attr {
 // system of directory dir, from which it inherits as any new file. It stands
 // in the orphan directory until Link gives it a name or Forget ends it.
 func (f *FS) Tmpfile(ctx context.Context, v *snap.View, dir uint64, cred Cred, mode uint32) (Attr, error) {
+	o := op{"tmpfile", dir, ""}
+	if err := f.space.Room(ctx, inodeBytes); err != nil {
+		return Attr{}, o.wrap(err)
+	}
 	var made Attr
-	err := f.update(ctx, op{"tmpfile", dir, ""}, v, func(tx *dcdb.Tx) error {
+	err := f.update(ctx, o, v, func(tx *dcdb.Tx) error {
 		parent, err := getLiveDir(tx, v, dir)
 		if err != nil {
 			return err

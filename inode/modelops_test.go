@@ -30,7 +30,7 @@ func modelOps(c modelConfig) []modelOp {
 		{15, (*model).truncate},
 		{12, (*model).fallocate},
 		{8, (*model).seek},
-		{8, (*model).copyRange},
+		{12, (*model).copyRange},
 		{14, (*model).setxattr},
 		{4, (*model).getxattr},
 		{5, (*model).removexattr},
@@ -371,6 +371,10 @@ func (m *model) copyRange() {
 	srcOff, off, n := m.off(m.sizeOf(from.ref, src)), m.off(m.sizeOf(to.ref, dst)), uint64(m.len())
 	if m.one(5) {
 		n = 1 << 50
+	}
+	if m.one(2) { // whole records are shared
+		srcOff, off = srcOff&^(dcdb.RecordBytes-1), off&^(dcdb.RecordBytes-1)
+		n = max(n, uint64(m.rng.IntN(3*dcdb.RecordBytes)))
 	}
 	cred := m.cred()
 	m.note("copy %s %d at %d to %s %d at %d: %d bytes", from.view.Name(), src, srcOff, to.view.Name(), dst, off, n)

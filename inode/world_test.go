@@ -117,17 +117,6 @@ func refSnapNames(snaps []*refSnap) []string {
 	return names
 }
 
-// tree writes down the names of forks and snapshots below l.
-func (l *line) tree() string {
-	s := fmt.Sprintf("%q%q(", l.name, refSnapNames(l.snaps))
-	forks := slices.Clone(l.forks)
-	sort.Slice(forks, func(i, j int) bool { return forks[i].name < forks[j].name })
-	for _, f := range forks {
-		s += f.tree()
-	}
-	return s + ")"
-}
-
 // dumpView writes a real view down as refFS.dump does the model's.
 func dumpView(f *FS, v *snap.View) ([]string, error) {
 	d := &dumper{f: f, v: v, seen: map[uint64]bool{snap.RootIno: true}, todo: []uint64{snap.RootIno}}

@@ -27,6 +27,7 @@ type Options struct {
 	CacheBytes     int64         // of memory, see dcdb.Options
 	DirtyBytes     int64         // likewise
 	CommitInterval time.Duration // likewise
+	SizeBytes      int64         // that the store may take; default: what its disk has
 	Now            func() time.Time
 	Log            func(format string, args ...any)
 }
@@ -35,6 +36,7 @@ type Options struct {
 type Volume struct {
 	st    store.Store
 	space *dcdb.Space
+	size  uint64 // limit of the store's bytes; 0: none
 	now   func() time.Time
 	log   func(format string, args ...any)
 
@@ -60,7 +62,7 @@ type Volume struct {
 // Open opens the volume in a store, and makes a new one if the store is empty.
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
-	v := &Volume{st: st, now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{}), tooLarge: map[uint64]bool{}}
+	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{}), tooLarge: map[uint64]bool{}}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -76,7 +78,7 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 		}
 	}
 	v.space = dcdb.NewSpace(st, (*rules)(v), dcdb.Options{
-		CacheBytes: o.CacheBytes, DirtyBytes: o.DirtyBytes, Interval: o.CommitInterval, Now: v.now, Log: v.log,
+		CacheBytes: o.CacheBytes, DirtyBytes: o.DirtyBytes, Interval: o.CommitInterval, Free: v.free, Now: v.now, Log: v.log,
 	})
 	if fresh {
 		if err := v.format(ctx); err != nil {
@@ -295,8 +297,22 @@ func (v *Volume) Space() *dcdb.Space { return v.space }
 // Store returns the volume's store.
 func (v *Volume) Store() store.Store { return v.st }
 
-// Usage returns the space of the volume's store.
-func (v *Volume) Usage(ctx context.Context) (store.Usage, error) { return v.st.Usage(ctx) }
+// Usage returns the space of the volume's store, or what is left of the limit
+// that was set for it.
+func (v *Volume) Usage(ctx context.Context) (store.Usage, error) {
+	u, err := v.st.Usage(ctx)
+	if v.size > 0 {
+		u.TotalBytes = v.size
+		u.FreeBytes = min(u.FreeBytes, v.size-min(v.size, u.UsedBytes))
+	}
+	return u, err
+}
+
+// free is what dcdb asks for before it takes more.
+func (v *Volume) free(ctx context.Context) (uint64, error) {
+	u, err := v.Usage(ctx)
+	return u.FreeBytes, err
+}
 
 // Main returns the live view of the first fork.
 func (v *Volume) Main() (w *View) {

@@ -40,6 +40,7 @@ var serveVerb = &verb{
 func serverFlags(fl *pflag.FlagSet, o *serverOptions) {
 	fl.Var(sizeFlag{&o.Cache}, "cache", "memory for cached pages and contents (default 64M)")
 	fl.Var(sizeFlag{&o.Dirty}, "dirty", "memory for data that waits to be written; writers wait beyond it (default 64M)")
+	fl.Var(volumeSizeFlag{sizeFlag{&o.Size}}, "size", "what the volume may take on its disk (default all that is free)")
 	fl.Var(intervalFlag{&o.Commit}, "commit", "how often changes are made durable by themselves (default 1s)")
 	fl.StringVar(&o.Log, "log", "", "log to this file, - for stderr (with -f), none for no log (default dcfs.log in the store)")
 	fl.BoolVarP(&o.Verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
@@ -54,6 +55,9 @@ func (o serverOptions) args() []string {
 	}
 	if o.Dirty != 0 {
 		a = append(a, fmt.Sprintf("--dirty=%d", o.Dirty))
+	}
+	if o.Size != 0 {
+		a = append(a, fmt.Sprintf("--size=%d", o.Size))
 	}
 	if o.Commit != 0 {
 		a = append(a, fmt.Sprintf("--commit=%v", o.Commit))

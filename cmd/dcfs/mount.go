@@ -40,8 +40,8 @@ says user_allow_other.
 
 Options of -o: ro, rw, allow_other, [no]suid, [no]dev, [no]exec, strictatime,
 snapdir=NAME and forkdir=NAME (other names for .snapshots and .forks, or
-none), fsname=NAME, and, as the flags, cache=, dirty=, commit=, log=. Those
-that mean something only to mount(8) and /etc/fstab are ignored.
+none), fsname=NAME, and, as the flags, cache=, dirty=, size=, commit=, log=.
+Those that mean something only to mount(8) and /etc/fstab are ignored.
 
 Example:
   dcfs mount ~/volume /mnt

@@ -38,6 +38,7 @@ type mountOptions struct {
 type serverOptions struct {
 	Cache   int64         // bytes of cached pages and contents; 0: the default
 	Dirty   int64         // bytes that wait to be written; 0: the default
+	Size    int64         // bytes that the store may take; 0: what its disk has
 	Commit  time.Duration // how often a commit group is written; 0: the default
 	Log     string        // a file, "-" for stderr, "none", "" for the store's own
 	Verbose bool
@@ -120,9 +121,7 @@ var options = map[string]option{
 	"commit": valued(func(p *optionParser, v string) error { return setCommit(&p.server.Commit, v) }),
 	"log":    valued(func(p *optionParser, v string) error { p.server.Log = v; return nil }),
 
-	"size": valued(func(*optionParser, string) error {
-		return fmt.Errorf("a limit on the volume's size is not supported: leave size= out")
-	}),
+	"size": valued(func(p *optionParser, v string) error { return setVolumeSize(&p.server.Size, v) }),
 	"sync": option{set: func(*optionParser, string) error {
 		return fmt.Errorf("sync is not supported: leave it out, and let programs use fsync or O_SYNC")
 	}},
@@ -285,6 +284,28 @@ func setCommit(dst *time.Duration, v string) error {
 	*dst = d
 	return nil
 }
+
+// minVolumeSize is the least limit of a volume: an empty store takes about a
+// third of it for its logs.
+const minVolumeSize = 128 << 20
+
+// setVolumeSize reads the limit of a volume's size.
+func setVolumeSize(dst *int64, s string) error {
+	var n int64
+	if err := setSize(&n, s); err != nil {
+		return err
+	}
+	if n < minVolumeSize {
+		return fmt.Errorf("a volume of %s is too small: at least %s", s, humanBytes(minVolumeSize))
+	}
+	*dst = n
+	return nil
+}
+
+// volumeSizeFlag makes pflag read the limit of a volume's size.
+type volumeSizeFlag struct{ sizeFlag }
+
+func (f volumeSizeFlag) Set(s string) error { return setVolumeSize(f.n, s) }
 
 // sizeFlag makes pflag read a size.
 type sizeFlag struct{ n *int64 }

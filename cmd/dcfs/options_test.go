@@ -60,7 +60,7 @@ func TestOptionsThatAreWrongAreRefused(t *testing.T) {
 		"snapdir=a/b": "no name for a directory",
 		"snapdir=..":  "no name for a directory",
 		"ro=1":        "takes no value",
-		"size=1G":     "leave size= out",
+		"size=1M":     "too small",
 		"sync":        "fsync",
 		"cache=many":  "no size",
 		"cache=-1":    "no size",

@@ -37,7 +37,7 @@ func openVolume(ctx context.Context, dir string, create bool, o serverOptions, l
 	}
 	v := &volume{dir: dir, store: store.NewCounting(st)}
 	v.vol, err = snap.Open(ctx, v.store, snap.Options{
-		CacheBytes: o.Cache, DirtyBytes: o.Dirty, CommitInterval: o.Commit, Log: logf,
+		CacheBytes: o.Cache, DirtyBytes: o.Dirty, CommitInterval: o.Commit, SizeBytes: o.Size, Log: logf,
 	})
 	if err != nil {
 		st.Close()

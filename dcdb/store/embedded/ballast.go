@@ -150,12 +150,14 @@ func makeBallast(name string, n int64) error {
 
 // look balances, and returns what is free and whether times are good.
 func (s *space) look() (total, free uint64, good bool, err error) {
+	// What is free is asked under the lock: an answer from before somebody
+	// else released the ballast would refuse what there is room for.
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	total, free, err = statfs(s.dir)
 	if err != nil {
 		return 0, 0, false, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	free = s.balanceLocked(free)
 	return total, free, s.held > 0 || s.most == 0, nil
 }

@@ -79,6 +79,7 @@ func (s *Store) Put(ctx context.Context, group uint64, kind store.Kind, parts []
 		s.takeBack(ids)
 		return nil, fmt.Errorf("put in group %d: %w", group, asFull(err))
 	}
+	s.usage.add(bytes)
 	return ids, nil
 }
 

@@ -15,7 +15,8 @@ import (
 // usageFor is how long a count of the store's blocks is good for.
 const usageFor = time.Second
 
-// usageCache remembers the blocks that the store takes.
+// usageCache remembers the blocks that the store takes: those counted last, and
+// those of objects put since.
 type usageCache struct {
 	mu   sync.Mutex
 	at   time.Time // guarded by mu; its monotonic reading counts
@@ -48,6 +49,13 @@ func (c *usageCache) get(dir string) uint64 {
 		c.at = now
 	}
 	return c.used
+}
+
+// add counts what was written since the last count.
+func (c *usageCache) add(bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.used += uint64(bytes)
 }
 
 // diskUsage sums up the blocks of all files below dir but the ballast, which
