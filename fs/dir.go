@@ -8,7 +8,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"dcfs/inode"
-	"dcfs/snap"
 )
 
 // dirTable is the open directories.
@@ -204,11 +203,17 @@ func (m *mount) listVirtual(p place) ([]virtualEntry, error) {
 		return nil, err
 	}
 	list := []virtualEntry{{".", p.stIno()}, {"..", place{p.door, inside, p.target()}.stIno()}}
+	born := uint64(0)
+	if p.kind == snapshots {
+		a, err := m.fs.Getattr(background, p.door.view, p.ino)
+		if err != nil {
+			return nil, err
+		}
+		born = a.Born
+	}
 	for _, v := range m.listed(p) {
-		if p.kind == snapshots && p.ino != snap.RootIno {
-			if _, err := m.shown(p, v); err != nil {
-				continue // it did not exist then, or the snapshot is just gone
-			}
+		if p.kind == snapshots && v.Counter() < born {
+			continue // the directory did not exist then
 		}
 		list = append(list, virtualEntry{entryName(v), uint64(v.Number())<<inoBits | p.target()})
 	}

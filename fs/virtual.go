@@ -125,8 +125,8 @@ func (m *mount) virtualEntry(p place, out *fuse.EntryOut) fuse.Status {
 	return fuse.OK
 }
 
-// listed returns the views that virtual directory p lists, but for those of
-// snapshots that lack the directory. A snapshot's .forks lists none.
+// listed returns the views that virtual directory p lists, and those of snapshots
+// that lack the directory. A snapshot's .forks lists none.
 func (m *mount) listed(p place) []*snap.View {
 	switch {
 	case p.door.view.ReadOnly():
