@@ -55,6 +55,7 @@ const (
 	opSnapshotList   = "snapshot.list"
 	opSnapshotRename = "snapshot.rename"
 	opSnapshotDelete = "snapshot.delete"
+	opSnapshotFrees  = "snapshot.frees" // what deleting Names would free
 	opForkCreate     = "fork.create"
 	opForkList       = "fork.list"
 	opForkRename     = "fork.rename"
@@ -74,6 +75,9 @@ type request struct {
 
 	Name string `json:"name,omitempty"` // of what is made, renamed or deleted
 	To   string `json:"to,omitempty"`   // its new name
+
+	Names []string `json:"names,omitempty"` // of several
+	Sizes bool     `json:"sizes,omitempty"` // list sizes too
 
 	Mountpoint string        `json:"mountpoint,omitempty"`
 	Source     string        `json:"source,omitempty"`

@@ -15,7 +15,7 @@ var forkListVerb = listVerb("fork list", "List the forks of a volume or a fork",
 Forks of forks are listed with their path names, as in try/again.
 
 Example:
-  dcfs fork list /mnt`, opForkList)
+  dcfs fork list /mnt`, opForkList, "OWN")
 
 var forkRenameVerb = renameVerb("fork rename", "Give a fork a new name, or list it elsewhere", `
 What a fork descends from does not change.
@@ -29,4 +29,4 @@ A fork that lists forks of its own can't be deleted before these are deleted
 or renamed to elsewhere. "rmdir MOUNTPOINT/.forks/NAME" does the same.
 
 Example:
-  dcfs fork delete /mnt try/again try`, opForkDelete)
+  dcfs fork delete /mnt try/again try`, opForkDelete, "")

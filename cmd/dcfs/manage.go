@@ -119,24 +119,35 @@ func createVerb(name, summary, long, op string) *verb {
 		}}
 }
 
-// listVerb makes a verb that lists what is in TARGET's view.
-func listVerb(name, summary, long, op string) *verb {
+// listVerb makes a verb that lists what is in TARGET's view, with sizes.
+func listVerb(name, summary, long, op string, sizes ...string) *verb {
 	return &verb{name: name, args: "TARGET", summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			asJSON := fl.Bool("json", false, "print JSON")
+			names := fl.Bool("names", false, "no sizes, which take time to count")
 			return onTarget(nil, func(t target, args []string) error {
 				list := []viewInfo{}
-				if err := callStore(t, &request{Op: op}, &list); err != nil {
+				if err := callStore(t, &request{Op: op, Sizes: !*names}, &list); err != nil {
 					return err
 				}
 				if *asJSON {
 					return printJSON(list)
 				}
+				header := []string{"NAME", "CREATED"}
+				if !*names {
+					header = append(header, sizes...)
+				}
 				var rows [][]string
 				for _, i := range list {
-					rows = append(rows, []string{i.Name, localTime(i.Created)})
+					row := []string{i.Name, localTime(i.Created)}
+					for _, n := range [...]*uint64{i.Used, i.Written, i.Own} {
+						if n != nil {
+							row = append(row, humanBytes(*n))
+						}
+					}
+					rows = append(rows, row)
 				}
-				return printTable([]string{"NAME", "CREATED"}, rows)
+				return printTable(header, rows)
 			})
 		}}
 }
@@ -152,10 +163,14 @@ func renameVerb(name, summary, long, op string) *verb {
 }
 
 // deleteVerb makes a verb that deletes things of TARGET's view, in the order
-// in which they are named.
-func deleteVerb(name, summary, long, op string) *verb {
+// in which they are named. frees, if it is not empty, asks what that would free.
+func deleteVerb(name, summary, long, op, frees string) *verb {
 	return &verb{name: name, args: "TARGET NAME...", summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
+			var dry *bool
+			if frees != "" {
+				dry = fl.BoolP("dry-run", "n", false, "only say what it would free")
+			}
 			return func(args []string) error {
 				if len(args) < 2 {
 					return wantArgs(args, "TARGET", "NAME")
@@ -163,6 +178,14 @@ func deleteVerb(name, summary, long, op string) *verb {
 				t, err := parseTarget(args[0])
 				if err != nil {
 					return err
+				}
+				if dry != nil && *dry {
+					var f freed
+					if err := callStore(t, &request{Op: frees, Names: args[1:]}, &f); err != nil {
+						return err
+					}
+					fmt.Printf("would free %s (%d bytes)\n", humanBytes(f.Bytes), f.Bytes)
+					return nil
 				}
 				for _, n := range args[1:] {
 					if err := callStore(t, &request{Op: op, Name: n}, nil); err != nil {

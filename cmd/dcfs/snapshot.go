@@ -10,10 +10,11 @@ Example:
   dcfs snapshot create ~/volume@try monday`, opSnapshotCreate)
 
 var snapshotListVerb = listVerb("snapshot list", "List the snapshots of a fork", `
-The oldest comes first.
+The oldest comes first. USED is what deleting a snapshot alone would free,
+WRITTEN what has been written since the one before it and is in it.
 
 Example:
-  dcfs snapshot list /mnt`, opSnapshotList)
+  dcfs snapshot list /mnt`, opSnapshotList, "USED", "WRITTEN")
 
 var snapshotRenameVerb = renameVerb("snapshot rename", "Give a snapshot a new name", `
 Example:
@@ -21,7 +22,8 @@ Example:
 
 var snapshotDeleteVerb = deleteVerb("snapshot delete", "Delete snapshots", `
 Forks that were made from a snapshot stay as they are. "rmdir
-MOUNTPOINT/.snapshots/NAME" does the same.
+MOUNTPOINT/.snapshots/NAME" does the same. With -n nothing is deleted: it says
+what deleting these together would free.
 
 Example:
-  dcfs snapshot delete /mnt monday tuesday`, opSnapshotDelete)
+  dcfs snapshot delete /mnt monday tuesday`, opSnapshotDelete, opSnapshotFrees)

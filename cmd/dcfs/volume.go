@@ -175,6 +175,11 @@ type viewInfo struct {
 	View    uint32    `json:"view"`
 	Created time.Time `json:"created"`
 	Mounts  []string  `json:"mounts,omitempty"` // where it is mounted by itself
+
+	// Bytes, if they were asked for.
+	Used    *uint64 `json:"used,omitempty"`    // of a snapshot: what deleting it alone frees
+	Written *uint64 `json:"written,omitempty"` // of a snapshot: since the one before
+	Own     *uint64 `json:"own,omitempty"`     // of a fork: what only it uses
 }
 
 func infoOf(view *snap.View, name string) viewInfo {
@@ -192,7 +197,10 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 		}
 		return infoOf(s, req.Name), nil
 	case opSnapshotList:
-		return v.listSnapshots(view)
+		return v.listSnapshots(ctx, view, req.Sizes)
+	case opSnapshotFrees:
+		n, err := v.vol.WouldFree(ctx, view, req.Names)
+		return freed{n}, verbError(err, "delete snapshots")
 	case opSnapshotRename:
 		return nil, verbError(v.vol.RenameSnapshot(ctx, view, req.Name, req.To), "rename snapshot %s to %s", req.Name, req.To)
 	case opSnapshotDelete:
@@ -200,7 +208,7 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 	case opForkCreate:
 		return v.createFork(ctx, view, req.Name)
 	case opForkList:
-		return v.listForks(view)
+		return v.listForks(ctx, view, req.Sizes)
 	case opForkRename:
 		return nil, v.renameFork(ctx, view, req.Name, req.To)
 	case opForkDelete:
@@ -221,13 +229,30 @@ func gone(err error) error {
 	return err
 }
 
-func (v *volume) listSnapshots(view *snap.View) (any, error) {
+// freed is how many bytes something frees.
+type freed struct {
+	Bytes uint64 `json:"bytes"`
+}
+
+func (v *volume) listSnapshots(ctx context.Context, view *snap.View, sizes bool) (any, error) {
 	if view.IsSnapshot() {
 		return nil, coded(codeInvalid, "%s is a snapshot: only forks have snapshots", view.Name())
 	}
 	list := []viewInfo{}
-	for _, s := range v.vol.Snapshots(view) {
-		list = append(list, infoOf(s, s.Name()))
+	if !sizes {
+		for _, s := range v.vol.Snapshots(view) {
+			list = append(list, infoOf(s, s.Name()))
+		}
+		return list, nil
+	}
+	usages, err := v.vol.SnapshotUsages(ctx, view)
+	if err != nil {
+		return nil, verbError(err, "sizes of snapshots")
+	}
+	for _, u := range usages {
+		i := infoOf(u.View, u.View.Name())
+		i.Used, i.Written = &u.Used, &u.Written
+		list = append(list, i)
 	}
 	return list, nil
 }
@@ -249,20 +274,33 @@ func (v *volume) createFork(ctx context.Context, view *snap.View, name string) (
 }
 
 // listForks lists the forks below view, with their path names.
-func (v *volume) listForks(view *snap.View) (any, error) {
+func (v *volume) listForks(ctx context.Context, view *snap.View, sizes bool) (any, error) {
 	if view.IsSnapshot() {
 		return nil, coded(codeInvalid, "%s is a snapshot: its forks are listed in its fork", view.Name())
 	}
 	list := []viewInfo{}
-	var walk func(view *snap.View, prefix string)
-	walk = func(view *snap.View, prefix string) {
+	var walk func(view *snap.View, prefix string) error
+	walk = func(view *snap.View, prefix string) error {
 		for _, f := range v.vol.Forks(view) {
 			name := prefix + path.Base(f.Name())
-			list = append(list, infoOf(f, name))
-			walk(f, name+"/")
+			i := infoOf(f, name)
+			if sizes {
+				own, err := v.vol.OwnBytes(ctx, f)
+				if err != nil {
+					return verbError(err, "size of fork %s", name)
+				}
+				i.Own = &own
+			}
+			list = append(list, i)
+			if err := walk(f, name+"/"); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
-	walk(view, "")
+	if err := walk(view, ""); err != nil {
+		return nil, err
+	}
 	return list, nil
 }
 
