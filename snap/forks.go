@@ -161,14 +161,36 @@ func (v *Volume) RenameFork(ctx context.Context, from *View, fromName string, to
 // notice. It is gone for everyone at once, and durably on return; its space
 // comes back in the background.
 func (v *Volume) DeleteFork(ctx context.Context, w *View, name string) error {
-	snaps := 0
+	return v.deleteFork(ctx, w, name, false)
+}
+
+// DeleteForks is DeleteFork with all forks that are listed below it, at once.
+func (v *Volume) DeleteForks(ctx context.Context, w *View, name string) error {
+	return v.deleteFork(ctx, w, name, true)
+}
+
+// below returns the forks that are listed below f, the lowest first, and f.
+func (v *Volume) below(f *fork) (out []*fork) {
+	for _, g := range v.forks {
+		if g.place == f.id && g.live {
+			out = append(out, v.below(g)...)
+		}
+	}
+	return append(out, f)
+}
+
+func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive bool) error {
+	n := 0
 	v.space.Locked(func() {
 		if f := v.listed(w.fork, name); f != nil {
-			snaps = len(f.snaps)
+			for _, g := range v.below(f) {
+				n += len(g.snaps) + 1
+			}
 		}
 	})
-	// Each snapshot is a record, a view number and a task at most.
-	err := v.space.LargeMeta(ctx, true, 3*snaps, 200*snaps, func(m *dcdb.Meta) error {
+	// Each snapshot is a record, a view number and a task at most, and so is
+	// each fork.
+	err := v.space.LargeMeta(ctx, true, 3*n, 300*n, func(m *dcdb.Meta) error {
 		if err := v.changeable(w); err != nil {
 			return err
 		}
@@ -176,12 +198,13 @@ func (v *Volume) DeleteFork(ctx context.Context, w *View, name string) error {
 		if f == nil || !f.ready {
 			return ErrNotExist
 		}
-		for _, g := range v.forks {
-			if g.place == f.id && g.live {
-				return ErrNotEmpty
-			}
+		all := v.below(f)
+		if len(all) > 1 && !recursive {
+			return ErrNotEmpty
 		}
-		v.dropFork(m, f)
+		for _, g := range all {
+			v.dropFork(m, g)
+		}
 		return nil
 	})
 	if err != nil {

@@ -394,6 +394,36 @@ func TestForkOfForkOfSnapshotTenLevelsDeep(t *testing.T) {
 	h.want(w, i, "10")
 }
 
+func TestForksAreDeletedWithAllBelowThem(t *testing.T) {
+	h := newHistory(t)
+	m := h.v.Main()
+	i := h.create(m, "A")
+	f := h.fork(m, "f")
+	h.write(f, i, "F")
+	s := h.snapshot(f, "s")
+	g := h.fork(f, "g")
+	h.write(g, i, "G")
+	k := h.fork(s, "k")
+	h.write(k, i, "K")
+	e := h.fork(g, "elsewhere")
+	h.must(h.v.RenameFork(h.ctx, g, "elsewhere", m, "elsewhere"))
+	if err := h.v.DeleteFork(h.ctx, m, "f"); !errors.Is(err, ErrNotEmpty) {
+		t.Fatalf("delete of a fork that lists others: %v", err)
+	}
+	h.must(h.v.DeleteForks(h.ctx, m, "f"))
+	for _, w := range []*View{f, s, g, k} {
+		if w.Err() == nil {
+			t.Errorf("a view of fork %d is still there", w.fork.id)
+		}
+	}
+	h.want(e, i, "G")
+	h.want(m, i, "A")
+	h.objects(2)
+	sound(t, h.v, CheckOptions{})
+	h.dropFork(m, "elsewhere")
+	h.objects(1)
+}
+
 func TestSnapshotAndForkWriteFewRecords(t *testing.T) {
 	for _, files := range []int{10, 3000} {
 		h := newHistory(t)

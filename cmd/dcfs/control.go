@@ -79,6 +79,8 @@ type request struct {
 	Names []string `json:"names,omitempty"` // of several
 	Sizes bool     `json:"sizes,omitempty"` // list sizes too
 
+	Recursive bool `json:"recursive,omitempty"` // delete what is listed below too
+
 	Mountpoint string        `json:"mountpoint,omitempty"`
 	Source     string        `json:"source,omitempty"`
 	Options    *mountOptions `json:"options,omitempty"`

@@ -26,7 +26,9 @@ Example:
 
 var forkDeleteVerb = deleteVerb("fork delete", "Delete forks, with all that is in them", `
 A fork that lists forks of its own can't be deleted before these are deleted
-or renamed to elsewhere. "rmdir MOUNTPOINT/.forks/NAME" does the same.
+or renamed to elsewhere, or together with them by -r. Forks that descend from
+it and are listed elsewhere stay as they are. "rmdir MOUNTPOINT/.forks/NAME"
+does the same.
 
 Example:
   dcfs fork delete /mnt try/again try`, opForkDelete, "")

@@ -163,13 +163,16 @@ func renameVerb(name, summary, long, op string) *verb {
 }
 
 // deleteVerb makes a verb that deletes things of TARGET's view, in the order
-// in which they are named. frees, if it is not empty, asks what that would free.
+// in which they are named. frees, if it is not empty, asks what that would free;
+// else they may list others, to be deleted with them.
 func deleteVerb(name, summary, long, op, frees string) *verb {
 	return &verb{name: name, args: "TARGET NAME...", summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
-			var dry *bool
+			dry, recursive := new(bool), new(bool)
 			if frees != "" {
 				dry = fl.BoolP("dry-run", "n", false, "only say what it would free")
+			} else {
+				recursive = fl.BoolP("recursive", "r", false, "with all that are listed below them")
 			}
 			return func(args []string) error {
 				if len(args) < 2 {
@@ -179,7 +182,7 @@ func deleteVerb(name, summary, long, op, frees string) *verb {
 				if err != nil {
 					return err
 				}
-				if dry != nil && *dry {
+				if *dry {
 					var f freed
 					if err := callStore(t, &request{Op: frees, Names: args[1:]}, &f); err != nil {
 						return err
@@ -188,7 +191,7 @@ func deleteVerb(name, summary, long, op, frees string) *verb {
 					return nil
 				}
 				for _, n := range args[1:] {
-					if err := callStore(t, &request{Op: op, Name: n}, nil); err != nil {
+					if err := callStore(t, &request{Op: op, Name: n, Recursive: *recursive}, nil); err != nil {
 						return err
 					}
 				}

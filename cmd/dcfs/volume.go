@@ -216,7 +216,11 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 		if err != nil {
 			return nil, err
 		}
-		return nil, gone(verbError(v.vol.DeleteFork(ctx, parent, name), "delete fork %s", req.Name))
+		drop := v.vol.DeleteFork
+		if req.Recursive {
+			drop = v.vol.DeleteForks
+		}
+		return nil, gone(verbError(drop(ctx, parent, name), "delete fork %s", req.Name))
 	}
 	return nil, coded(codeInvalid, "unknown operation %q", req.Op)
 }
