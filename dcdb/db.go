@@ -15,6 +15,9 @@ type DB struct {
 // Key returns the key that the DCDB was asked for by.
 func (db *DB) Key() Key { return db.n.key }
 
+// Now is the time of the transaction's changes.
+func (db *DB) Now() Time { return db.tx.Now() }
+
 // Attr returns the attributes, to be read only.
 func (db *DB) Attr() *Attr { return &db.n.cur.Attr }
 

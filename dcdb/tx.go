@@ -21,6 +21,7 @@ type Tx struct {
 	epoch    uint64
 
 	want   []want           // what this run missed
+	absent []Key            // nodes that there are none of
 	loaded map[store.ID]any // what was loaded for it, pages, nodes and blocks
 	edited []*node          // what this run changed
 	drops  []uint64         // sinces of the references that it dropped
@@ -166,7 +167,12 @@ func (tx *Tx) load() error {
 
 func (tx *Tx) fetch(w want) error {
 	if w.id.IsZero() {
-		return tx.s.loadNode(tx.ctx, w.key)
+		err := tx.s.loadNode(tx.ctx, w.key)
+		if errors.Is(err, ErrNotExist) { // that is for the next run to say
+			tx.absent = append(tx.absent, w.key)
+			return nil
+		}
+		return err
 	}
 	if w.kind == store.KindContent {
 		b, err := tx.s.readContent(tx.ctx, w.id)
@@ -293,6 +299,9 @@ func (tx *Tx) DB(k Key) (*DB, error) {
 		return nil, err
 	}
 	n := tx.s.nodes[k]
+	if n == nil && slices.Contains(tx.absent, k) {
+		return nil, fmt.Errorf("%v: %w", k, ErrNotExist)
+	}
 	if n == nil {
 		return nil, tx.miss(want{key: k})
 	}

@@ -116,11 +116,7 @@ func (c *copier) share(ctx context.Context, srcOff, dstOff, n uint64) (uint64, e
 	if err := writable(c.dstView); err != nil {
 		return 0, err
 	}
-	now, err := c.f.regular(ctx, c.o, c.dstView, c.dst)
-	if err != nil {
-		return 0, err
-	}
-	w := write{flags: WriteFlags{KillSuidGid: !c.cred.Root}, now: now, start: dstOff}
+	w := write{flags: WriteFlags{KillSuidGid: !c.cred.Root}, start: dstOff}
 	touch := func(db *dcdb.DB) error { return w.touch(db, 0) }
 	shared, err := c.f.space.Clone(ctx, c.srcView.Key(c.src), srcOff, c.dstView.Key(c.dst), dstOff, n, touch)
 	return shared, c.o.wrap(err)

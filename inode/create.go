@@ -51,6 +51,14 @@ func (f *FS) Mkdir(ctx context.Context, v *snap.View, dir uint64, name string, c
 // inodeBytes is about what a new inode takes in the store.
 const inodeBytes = 1 << 10
 
+// roomForInode makes sure that there are space and a number for a new inode.
+func (f *FS) roomForInode(ctx context.Context, v *snap.View) error {
+	if err := f.space.Room(ctx, inodeBytes); err != nil {
+		return err
+	}
+	return v.ReserveInos(ctx)
+}
+
 // create makes an inode of attributes a, with what the directory and the
 // credentials add to them, under the name that o is about.
 func (f *FS) create(ctx context.Context, o op, v *snap.View, cred Cred, a dcdb.Attr, text string) (Attr, error) {
@@ -60,7 +68,7 @@ func (f *FS) create(ctx context.Context, o op, v *snap.View, cred Cred, a dcdb.A
 	if err := checkNewName(o.arg); err != nil {
 		return Attr{}, o.wrap(err)
 	}
-	if err := f.space.Room(ctx, inodeBytes); err != nil {
+	if err := f.roomForInode(ctx, v); err != nil {
 		return Attr{}, o.wrap(err)
 	}
 	var made Attr
@@ -115,7 +123,10 @@ func newborn(a dcdb.Attr, dir *dcdb.Attr, cred Cred, now dcdb.Time) dcdb.Attr {
 // in the orphan directory until Link gives it a name or Forget ends it.
 func (f *FS) Tmpfile(ctx context.Context, v *snap.View, dir uint64, cred Cred, mode uint32) (Attr, error) {
 	o := op{"tmpfile", dir, ""}
-	if err := f.space.Room(ctx, inodeBytes); err != nil {
+	if err := writable(v); err != nil {
+		return Attr{}, o.wrap(err)
+	}
+	if err := f.roomForInode(ctx, v); err != nil {
 		return Attr{}, o.wrap(err)
 	}
 	var made Attr

@@ -57,11 +57,14 @@ func (f *FS) Write(ctx context.Context, v *snap.View, ino uint64, _ Cred, p []by
 	if err := writable(v); err != nil {
 		return 0, o.wrap(err)
 	}
-	now, err := f.regular(ctx, o, v, ino)
-	if err != nil || len(p) == 0 {
+	if len(p) == 0 {
+		_, err := f.regular(ctx, o, v, ino)
 		return 0, err
 	}
-	w := write{flags: flags, now: now, start: off}
+	if ino == snap.OrphanIno { // as get says
+		return 0, o.wrap(ErrStale)
+	}
+	w := write{flags: flags, start: off}
 	n, err := w.run(ctx, f.space, v.Key(ino), p)
 	if n == 0 && err != nil {
 		return 0, o.wrap(err)
@@ -77,7 +80,6 @@ func (f *FS) Write(ctx context.Context, v *snap.View, ino uint64, _ Cred, p []by
 // write is one Write while it waits for the lock.
 type write struct {
 	flags WriteFlags
-	now   dcdb.Time
 	start uint64 // where it begins; of an append as of the last try
 }
 
@@ -104,6 +106,9 @@ func (w *write) place(db *dcdb.DB) uint64 {
 // touch refuses or cuts what is too long, and makes the changes that come
 // with new data.
 func (w *write) touch(db *dcdb.DB, n uint64) error {
+	if err := regular(db.Attr().Mode); err != nil {
+		return err
+	}
 	if w.start >= MaxFileBytes {
 		return ErrFileTooBig
 	}
@@ -115,7 +120,7 @@ func (w *write) touch(db *dcdb.DB, n uint64) error {
 		return err
 	}
 	caps.apply()
-	modified(db.Edit(), w.flags.KillSuidGid, w.now)
+	modified(db.Edit(), w.flags.KillSuidGid, db.Now())
 	return nil
 }
 

@@ -115,7 +115,8 @@ func runModel(t *testing.T, c modelConfig, seed uint64) {
 		m.tick()
 		m.mknodIn(m.target(m.main), snap.RootIno)
 	}
-	m.floor = m.step
+	m.sync()
+	m.remember()
 	for range c.steps {
 		m.tick()
 		m.pickOp().do(m)

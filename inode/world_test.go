@@ -17,7 +17,7 @@ type line struct {
 	live  *refFS
 	snaps []*refSnap // by time
 	forks []*line
-	given map[uint64]bool // inode numbers ever given out
+	given map[uint64]bool // inode numbers ever given out; a crash takes none back
 	view  *snap.View
 }
 
@@ -29,7 +29,7 @@ type refSnap struct {
 
 // clone copies the line as deep as the model goes.
 func (l *line) clone() *line {
-	c := &line{name: l.name, live: l.live.clone(), given: maps.Clone(l.given), view: l.view}
+	c := &line{name: l.name, live: l.live.clone(), given: l.given, view: l.view}
 	for _, s := range l.snaps {
 		c.snaps = append(c.snaps, &refSnap{s.name, s.fs, s.view}) // snapshots do not change
 	}

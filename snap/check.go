@@ -400,9 +400,23 @@ func (c *checker) count() error {
 	return c.scan(key(keyIndex), func(k, val []byte) error { c.total++; return nil })
 }
 
-// sorted returns the forks by number: parents come before their children.
+// sorted returns the forks, parents before their children. Numbers do not tell:
+// a fork that was merged with its parent has the parent's older forks below it.
 func (c *checker) sorted() []*checkedFork {
-	return slices.SortedFunc(maps.Values(c.forks), func(a, b *checkedFork) int { return cmp.Compare(a.id, b.id) })
+	return slices.SortedFunc(maps.Values(c.forks), func(a, b *checkedFork) int {
+		return cmp.Or(cmp.Compare(c.depth(a), c.depth(b)), cmp.Compare(a.id, b.id))
+	})
+}
+
+// depth is how many forks there are from f up to the first, f included. It is
+// more than there are at all for one that is its own ancestor.
+func (c *checker) depth(f *checkedFork) int {
+	n := 0
+	for n <= len(c.forks) && f != nil {
+		f = c.forks[f.parentID]
+		n++
+	}
+	return n
 }
 
 // forkRecords verifies what forks and snapshots say of each other.
@@ -439,8 +453,8 @@ func (c *checker) descent(f *checkedFork) {
 		return
 	}
 	p := c.forks[f.parentID]
-	if p == nil || f.parentID >= f.id {
-		c.problem(0, "fork %d: its parent %d does not exist", f.id, f.parentID)
+	if p == nil || c.depth(f) > len(c.forks) {
+		c.problem(0, "fork %d: its parent %d does not exist or descends from it", f.id, f.parentID)
 		return
 	}
 	f.parent = p.fork

@@ -239,7 +239,7 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"corrupt record", func(d *damaged) { d.st.CorruptRecord(key(keyHead, 1, d.file), 20) }, "(0) records from"},
 		{"corrupt dead list", func(d *damaged) { d.st.CorruptRecord(d.first(keyDead, 1).Key, 4) }, `(0) records "d"`},
 		{"no origin", func(d *damaged) { d.put(d.first(keySnap, d.dead).Key, nil) }, fmt.Sprintf("is not kept in fork %d", base.dead)},
-		{"no parent", func(d *damaged) { d.put(key(keyFork, d.dead), nil) }, fmt.Sprintf("its parent %d does not exist", base.dead)},
+		{"no parent", func(d *damaged) { d.put(key(keyFork, d.dead), nil) }, fmt.Sprintf("its parent %d does not exist or descends from it", base.dead)},
 		{"counter below origin", func(d *damaged) { d.forkRecord(d.a, func(f *fork) { f.counter = f.origin }) }, "is not above its origin"},
 		{"unnamed snapshot", func(d *damaged) { d.put(key(keySnap, 1, 1), (&snapshot{created: time.Unix(0, 0)}).encode()) }, "has no name, 0 forks begin there"},
 		{"snapshot after the counter", func(d *damaged) { d.put(key(keySnap, d.a, 99), d.first(keySnap, d.a).Value) }, "not between the origin"},
@@ -344,6 +344,27 @@ func TestCheckFindsDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A fork that takes over a merged one becomes parent of older forks, whose
+// numbers are lower than its own.
+func TestCheckKnowsThatAParentMayBeYoungerThanItsForks(t *testing.T) {
+	h := newHistory(t)
+	main := h.v.Main()
+	a := h.fork(main, "a")
+	h.create(a, "one")
+	older := h.fork(a, "older")
+	h.create(a, "two")
+	younger := h.fork(a, "younger")
+	for _, name := range []string{"older", "younger"} {
+		h.must(h.v.RenameFork(h.ctx, a, name, main, name))
+	}
+	h.dropFork(main, "a")
+	h.must(h.v.WaitIdle(h.ctx))
+	if older.fork.parent != younger.fork {
+		t.Fatal("the forks were not merged")
+	}
+	sound(t, h.v, CheckOptions{Contents: true})
 }
 
 // TestCheckEndsAtMaxProblems: a volume that is damaged all over must not fill the

@@ -1,6 +1,7 @@
 package snap
 
 import (
+	"context"
 	"encoding/binary"
 	"slices"
 	"sync/atomic"
@@ -31,8 +32,9 @@ type fork struct {
 	origin   uint64
 	first    uint64 // inode numbers from here on are its own, not inherited
 	counter  uint64
-	next     uint64 // inode number
-	reserved uint64 // inode numbers below may have been given out before a crash
+	next     uint64       // inode number
+	reserved uint64       // inode numbers below may have been given out before a crash
+	left     atomic.Int64 // numbers from next on that are durably reserved
 	live     bool
 	name     string
 	place    uint64 // the fork whose listing has it; 0: none
@@ -242,22 +244,48 @@ func (w *View) Name() (name string) {
 func (w *View) Live() *View { return w.fork.view }
 
 // NewIno returns an inode number that the view's line has never given out. It
-// must be called inside Space.Update.
+// must be called inside Space.Update. A number for which ReserveInos was not
+// called before may be given out again after a crash that takes the inode away.
 func (w *View) NewIno() uint64 {
 	f := w.fork
-	if f.reserved-f.next < inodeBlock/2 {
+	if f.next >= f.reserved {
 		f.reserved = f.next + inodeBlock
 		w.v.space.MetaLocked().Put(key(keyFork, f.id), f.encode())
 	}
 	f.next++
+	f.left.Add(-1)
 	return f.next - 1
 }
 
 // inodeBlock is how many inode numbers are reserved at once, and lost at most
-// when the program is killed. Half of it is more than the groups can hold that
-// are not durable at one time: no number is given out whose reservation a crash
-// could take back.
+// when the program is killed. ReserveInos leaves a quarter of it: more than can
+// ask for a number between its look and theirs.
 const inodeBlock = 1 << 16
+
+// ReserveInos makes sure that the numbers that NewIno gives out next are durably
+// reserved. It waits for a commit once in a while, and the first time after a
+// mount.
+func (w *View) ReserveInos(ctx context.Context) error {
+	f := w.fork
+	if f.left.Load() > inodeBlock/4 {
+		return nil
+	}
+	var reserved uint64
+	err := w.v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+		if err := w.v.changeable(w); err != nil {
+			return err
+		}
+		f.reserved = max(f.reserved, f.next+inodeBlock)
+		reserved = f.reserved
+		m.Put(key(keyFork, f.id), f.encode())
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.v.space.Exclusive(func() { f.left.Store(int64(reserved - f.next)) })
+	return nil
+}
 
 // Door returns owner and mode of one of the fork's doors.
 func (w *View) Door(d Door) (a DoorAttr) {

@@ -90,7 +90,7 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 	if g == nil {
 		return nil, fmt.Errorf("fork %q: %w", name, err)
 	}
-	show := func() { g.ready = true }
+	show := func() { g.ready = true; g.left.Store(int64(g.reserved - g.next)) }
 	if err != nil {
 		go v.settle(show)
 		return nil, fmt.Errorf("fork %q: %w", name, err)
