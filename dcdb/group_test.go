@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand"
+	"sync"
 	"testing"
 	"time"
 
@@ -110,4 +111,24 @@ func TestGroupsStayWithinTheLimits(t *testing.T) {
 		})
 	}
 	ts.check()
+}
+
+// Whoever asks for room while somebody else asks the store waits for the answer:
+// nobody is told of a full store that was never looked at.
+func TestRoomIsWhatTheStoreSays(t *testing.T) {
+	var s Space
+	s.o = Options{}.withDefaults()
+	s.space.free = func(context.Context) (uint64, error) {
+		time.Sleep(5 * time.Millisecond)
+		return 1 << 40, nil
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := s.Room(context.Background(), 100); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }

@@ -2,6 +2,7 @@ package dcdb
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,11 +31,12 @@ func (s *Space) Room(ctx context.Context, n int) error {
 	if r.free == nil {
 		return nil
 	}
-	age := time.Duration(time.Now().UnixNano() - r.asked.Load())
-	if age > roomFor || age < 0 {
-		s.askRoom(ctx)
-	} else if r.left.Load() < int64(n)+roomSpare && age > roomAgain {
-		s.askRoom(ctx)
+	want := roomFor // how old an answer may be
+	if r.left.Load() < int64(n)+roomSpare {
+		want = roomAgain
+	}
+	if r.age() > want {
+		s.askRoom(ctx, want)
 	}
 	if r.left.Load() < int64(n)+roomSpare {
 		return ErrFull
@@ -42,13 +44,24 @@ func (s *Space) Room(ctx context.Context, n int) error {
 	return nil
 }
 
-// askRoom asks the store, unless somebody else is about to.
-func (s *Space) askRoom(ctx context.Context) {
+// age is how old the last answer is.
+func (r *room) age() time.Duration {
+	age := time.Duration(time.Now().UnixNano() - r.asked.Load())
+	if age < 0 {
+		return math.MaxInt64 // the clock went back
+	}
+	return age
+}
+
+// askRoom asks the store, or waits for somebody else's answer if that will be
+// young enough.
+func (s *Space) askRoom(ctx context.Context, want time.Duration) {
 	r := &s.space
-	if !r.asking.TryLock() {
+	r.asking.Lock()
+	defer r.asking.Unlock()
+	if r.age() <= want {
 		return
 	}
-	defer r.asking.Unlock()
 	free, err := r.free(ctx)
 	if err != nil {
 		s.o.Log("free space of the store: %v", err)

@@ -39,6 +39,8 @@ type Counting struct {
 	Counters
 }
 
+var _ Compacter = (*Counting)(nil)
+
 // NewCounting wraps s.
 func NewCounting(s Store) *Counting { return &Counting{Store: s} }
 
@@ -102,4 +104,12 @@ func (c *Counting) Commit(ctx context.Context, b *Batch) error {
 func (c *Counting) Barrier(ctx context.Context) error {
 	c.Barriers.Add(1)
 	return c.Store.Barrier(ctx)
+}
+
+// Compact implements Compacter. A Store that is none has nothing to give back.
+func (c *Counting) Compact(ctx context.Context) error {
+	if s, ok := c.Store.(Compacter); ok {
+		return s.Compact(ctx)
+	}
+	return nil
 }

@@ -192,6 +192,15 @@ type Records interface {
 	Barrier(ctx context.Context) error
 }
 
+// Compacter is a Store that may take space for what was deleted until it is
+// told to give it back, or finds time to.
+type Compacter interface {
+	// Compact gives back the space of all that was deleted before the call,
+	// as far as the engine can. Everything else may go on meanwhile. It ends
+	// early with ErrClosed if the store is closed.
+	Compact(ctx context.Context) error
+}
+
 // Store is an open object store. One process has it open at a time.
 type Store interface {
 	Objects

@@ -88,6 +88,7 @@ func firstLine(text string) string {
 type badgerLog struct {
 	log        func(string, ...any)
 	firstError atomic.Pointer[string]
+	step       atomic.Pointer[func()] // called before each step of Flatten, see flatten
 }
 
 // Errorf implements badger.Logger.
@@ -103,7 +104,11 @@ func (l *badgerLog) Warningf(format string, args ...any) {
 }
 
 // Infof implements badger.Logger.
-func (l *badgerLog) Infof(string, ...any) {}
+func (l *badgerLog) Infof(format string, _ ...any) {
+	if step := l.step.Load(); step != nil && isFlattenStep(format) {
+		(*step)()
+	}
+}
 
 // Debugf implements badger.Logger.
 func (l *badgerLog) Debugf(string, ...any) {}

@@ -20,10 +20,13 @@ import (
 // through mmap kill the process.
 //
 // Nothing is written that would leave less than the scratch space: what Badger
-// may write in the background, to end what it has begun. Put leaves a memtable
-// more. If others fill the disk, the ballast, a file that only takes space, is
-// released: objects are refused, but batches, and so deletes, go on until that
-// space is used too. When there is space again the ballast is made again.
+// may write in the background, to end what it has begun. What Usage calls free
+// leaves more than that: room for what was admitted on its word and is still to
+// be written, and for logs and tables that grow meanwhile. If all the same there
+// is not enough, the ballast, a file that only takes space, is released. Then
+// nothing is free any more for those who ask, but what was admitted, and deletes,
+// go on until that space is used too. When there is space again the ballast is
+// made again.
 type space struct {
 	dir   string // immutable
 	name  string // immutable; of the ballast file
@@ -60,7 +63,7 @@ func newSpace(dir string, o Options) (*space, error) {
 	} else if info, err := os.Stat(s.name); err == nil {
 		s.held = uint64(blocksBytes(info))
 	}
-	s.balanceLocked(free)
+	s.balanceLocked(free, 0)
 	return s, nil
 }
 
@@ -104,12 +107,12 @@ func statfs(dir string) (total, free uint64, err error) {
 	return st.Blocks * uint64(st.Frsize), st.Bavail * uint64(st.Frsize), nil
 }
 
-// balanceLocked releases the ballast or makes it again, as what is free asks
-// for, and returns what is free then.
-func (s *space) balanceLocked(free uint64) uint64 {
+// balanceLocked releases the ballast or makes it again, as what is free and what
+// is needed ask for, and returns what is free then.
+func (s *space) balanceLocked(free, need uint64) uint64 {
 	switch want := s.want(); {
 	case s.most == 0:
-	case s.held > 0 && free < s.scratch():
+	case s.held > 0 && free < need+s.scratch():
 		if err := os.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log("release %s: %v", s.name, err)
 			return free
@@ -148,8 +151,9 @@ func makeBallast(name string, n int64) error {
 	return unix.Fallocate(int(f.Fd()), 0, 0, n)
 }
 
-// look balances, and returns what is free and whether times are good.
-func (s *space) look() (total, free uint64, good bool, err error) {
+// look balances, and returns what is free and whether times are good. need is
+// what is about to be written.
+func (s *space) look(need uint64) (total, free uint64, good bool, err error) {
 	// What is free is asked under the lock: an answer from before somebody
 	// else released the ballast would refuse what there is room for.
 	s.mu.Lock()
@@ -158,36 +162,35 @@ func (s *space) look() (total, free uint64, good bool, err error) {
 	if err != nil {
 		return 0, 0, false, err
 	}
-	free = s.balanceLocked(free)
+	free = s.balanceLocked(free, need)
 	return total, free, s.held > 0 || s.most == 0, nil
 }
 
-// putMargin is what a Put must leave.
-func (s *space) putMargin() uint64 { return s.scratch() + s.mem }
+// margin is what is not free for those who ask: the scratch space, and a memtable,
+// its log and its table.
+func (s *space) margin() uint64 { return s.scratch() + s.mem + logBytes(s.mem) + s.mem }
 
-// forPut refuses to take n bytes of objects when space is short.
-func (s *space) forPut(n int64) error {
-	_, free, good, err := s.look()
-	if err == nil && (!good || free < uint64(n)+s.putMargin()) {
-		err = store.ErrFull
-	}
-	return err
-}
-
-// forCommit refuses n bytes of records when not even the ballast's space is
-// left.
-func (s *space) forCommit(n int64) error {
-	_, free, _, err := s.look()
+// forWrite refuses n bytes of objects or records when not even the ballast's
+// space is left.
+func (s *space) forWrite(n int64) error {
+	_, free, _, err := s.look(uint64(n))
 	if err == nil && free < uint64(n)+s.scratch() {
 		err = store.ErrFull
 	}
 	return err
 }
 
-// watch looks at the space until stop is closed, and then closes done: Badger
-// also writes when nobody asks it to.
+// watch looks at the space, and at the memory that tables take, until stop is
+// closed, and then closes done: Badger also writes when nobody asks it to.
 func (s *space) watch(db *badger.DB, stop <-chan struct{}, done chan<- struct{}) {
 	defer close(done)
+	tables := filepath.Join(s.dir, recordsName)
+	if abs, err := filepath.Abs(tables); err == nil {
+		tables = abs
+	}
+	if real, err := filepath.EvalSymlinks(tables); err == nil {
+		tables = real
+	}
 	t := time.NewTicker(spaceCheck)
 	defer t.Stop()
 	for {
@@ -196,7 +199,8 @@ func (s *space) watch(db *badger.DB, stop <-chan struct{}, done chan<- struct{})
 			return
 		case <-t.C:
 			s.lookAt(db.Levels())
-			s.look()
+			s.look(0)
+			trimResident(tables)
 		}
 	}
 }

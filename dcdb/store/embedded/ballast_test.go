@@ -21,7 +21,7 @@ func TestEverybodySeesTheSpaceOfAReleasedBallast(t *testing.T) {
 	for range 16 {
 		all.Go(func() {
 			time.Sleep(time.Until(begin))
-			if _, free, _, err := s.space.look(); err != nil || free < 20<<20 {
+			if _, free, _, err := s.space.look(0); err != nil || free < 20<<20 {
 				t.Errorf("%d MiB are free, %v", free>>20, err)
 			}
 		})

@@ -72,6 +72,13 @@ func newWAL(db *badger.DB, dir string, memTableBytes int64) (*wal, error) {
 
 func (w *wal) path(n int) string { return filepath.Join(w.dir, fmt.Sprintf("%05d%s", n, memSuffix)) }
 
+// current returns the number of the log file being written.
+func (w *wal) current() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.active
+}
+
 // allocate takes the space for the active log file now: Badger writes to it
 // through mmap, where a full disk kills the process. Without fallocate the
 // checks before every write must do.

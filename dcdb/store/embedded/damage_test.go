@@ -1,11 +1,13 @@
 package embedded
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,12 +16,13 @@ import (
 	"dcfs/dcdb/store"
 )
 
-// damagedCopy copies a store and flips one bit of one table.
+// damagedCopy copies a store and flips one bit of its largest table: another one
+// holds only what compactions need.
 func damagedCopy(t *testing.T, dir string, r *rand.Rand) string {
 	copied := filepath.Join(t.TempDir(), "copy")
 	copyTree(t, dir, copied)
 	tables := files(t, copied, recordsName+"/*.sst")
-	name := tables[r.IntN(len(tables))]
+	name := slices.MaxFunc(tables, func(a, b string) int { return cmp.Compare(blocks(t, a), blocks(t, b)) })
 	b := must(os.ReadFile(name))(t)
 	at := r.IntN(len(b))
 	if r.IntN(4) == 0 {
@@ -140,5 +143,44 @@ func TestScrubFindsDamageInEveryBlock(t *testing.T) {
 	}
 	if _, err := s.Scan(ctx, nil, nil, 1000); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("Scan: got %v, want ErrCorrupt", err)
+	}
+}
+
+// TestScrubTakesADeletedTableForNoDamage: Badger compacts while a table is
+// being verified.
+func TestScrubTakesADeletedTableForNoDamage(t *testing.T) {
+	dir := t.TempDir()
+	s := must(Create(dir, small(t)))(t)
+	commit(t, s, 1, "k", "v")
+	s.Close()
+	s = must(Open(dir, small(t)))(t)
+	defer s.Close()
+	<-s.scrubbed
+	names := must(tableNames(filepath.Join(dir, recordsName)))(t)
+	if len(names) == 0 {
+		t.Fatal("no table")
+	}
+	for _, name := range names {
+		copied := filepath.Join(t.TempDir(), filepath.Base(name))
+		if err := os.WriteFile(copied, must(os.ReadFile(name))(t), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		table := must(openTable(copied))(t)
+		defer table.close()
+		for _, remove := range []func() error{
+			func() error { return os.Truncate(copied, 0) },
+			func() error { return os.Remove(copied) },
+		} {
+			if err := remove(); err != nil {
+				t.Fatal(err)
+			}
+			s.scrubBlocks(copied, table, nil)
+			if err := s.scrubTable(copied, nil); err != nil {
+				t.Errorf("scrub: got %v, want no error", err)
+			}
+		}
+	}
+	if rs := s.damage.ranges.Load(); rs != nil {
+		t.Errorf("%d blocks are taken for damaged", len(*rs))
 	}
 }

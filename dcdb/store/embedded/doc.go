@@ -16,6 +16,7 @@
 //	'r' | key                      a record, in a record frame (store/frame.go)
 //	'o' | group 8B | number 4B     a small object, in an object frame
 //	"mstate"                       the store's own state, see state.go
+//	"mfiller", "manchor"           what compactions need, see compact.go
 //
 // Integers are big-endian, so objects lie in the order of their groups.
 //
@@ -53,7 +54,8 @@
 // all the same: the tables are verified before Badger opens them where it
 // would not bear it, and in full, in the background, once a mount. A full disk kills the
 // process with SIGBUS: space for all that it may write is kept free, and log
-// files are allocated when they begin. Its value log is never used.
+// files are allocated when they begin. It keeps what was deleted: compactions
+// are forced when it is worth it (compact.go). Its value log is never used.
 //
 // Lock order: Store.life, Store.commitMu, Store.barrierMu, wal.syncMu,
 // wal.mu; segments.mu, segmentFiles.mu, space.mu and witness.mu are taken

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
 
 	"dcfs/dcdb/store"
@@ -39,10 +41,23 @@ func must[T any](v T, err error) func(testing.TB) T {
 }
 
 // copyTree makes a copy of a store that is open: what a killed process leaves.
+// It begins anew when a compaction has replaced tables meanwhile.
 func copyTree(t testing.TB, from, to string) {
 	t.Helper()
-	if out, err := exec.Command("cp", "-a", "--sparse=always", from, to).CombinedOutput(); err != nil {
-		t.Fatalf("cp: %v: %s", err, out)
+	tables := func() []string {
+		manifest, _ := os.ReadFile(filepath.Join(from, recordsName, badger.ManifestFilename))
+		return append(files(t, from, recordsName+"/*.sst"), string(manifest))
+	}
+	for {
+		before := tables()
+		out, err := exec.Command("cp", "-a", "--sparse=always", from, to).CombinedOutput()
+		if slices.Equal(before, tables()) {
+			if err != nil {
+				t.Fatalf("cp: %v: %s", err, out)
+			}
+			return
+		}
+		os.RemoveAll(to)
 	}
 }
 
@@ -335,7 +350,7 @@ func FuzzDecodeSuper(f *testing.F) {
 }
 
 // files returns the names of the files in a store's sub-directory.
-func files(t *testing.T, dir, pattern string) []string {
+func files(t testing.TB, dir, pattern string) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(dir, pattern))
 	if err != nil {

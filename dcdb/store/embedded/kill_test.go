@@ -15,7 +15,10 @@ import (
 	"dcfs/dcdb/store"
 )
 
-const killedDirEnv = "DCFS_TEST_KILLED_DIR"
+const (
+	killedDirEnv      = "DCFS_TEST_KILLED_DIR"
+	killedCompactsEnv = "DCFS_TEST_KILLED_COMPACTS" // if set, the child compacts all the while
+)
 
 // TestKilledChild is the process that TestKilledProcessLosesNothing kills.
 func TestKilledChild(t *testing.T) {
@@ -24,6 +27,13 @@ func TestKilledChild(t *testing.T) {
 		t.Skip("runs only as a child of TestKilledProcessLosesNothing")
 	}
 	s := must(OpenOrCreate(dir, small(t)))(t)
+	if os.Getenv(killedCompactsEnv) != "" {
+		go func() {
+			for s.Compact(ctx) == nil {
+			}
+			panic("Compact failed")
+		}()
+	}
 	for g := s.FirstGroup(); ; g++ {
 		ids := must(s.Put(ctx, g, store.KindContent, [][]byte{data(byte(g), 300), data(byte(g), 20_000)}))(t)
 		ahead := must(s.Put(ctx, g+1, store.KindPage, [][]byte{data(1, 50), data(2, 30_000)}))(t)
@@ -43,10 +53,10 @@ func TestKilledChild(t *testing.T) {
 
 // killChild lets a child work on dir for a while, kills it and returns the
 // last group that it had acknowledged.
-func killChild(t *testing.T, dir string, after time.Duration) (acked uint64) {
+func killChild(t *testing.T, dir string, after time.Duration, env ...string) (acked uint64) {
 	t.Helper()
 	c := exec.Command(os.Args[0], "-test.run", "^TestKilledChild$", "-test.v")
-	c.Env = append(os.Environ(), killedDirEnv+"="+dir)
+	c.Env = append(os.Environ(), append(env, killedDirEnv+"="+dir)...)
 	out := must(c.StdoutPipe())(t)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -70,9 +80,17 @@ func killChild(t *testing.T, dir string, after time.Duration) (acked uint64) {
 }
 
 func TestKilledProcessLosesNothing(t *testing.T) {
+	killRounds(t)
+}
+
+func TestKilledCompactionLosesNothing(t *testing.T) {
+	killRounds(t, killedCompactsEnv+"=1")
+}
+
+func killRounds(t *testing.T, env ...string) {
 	dir := t.TempDir()
 	for round := range 4 {
-		acked := killChild(t, dir, time.Duration(rand.IntN(600))*time.Millisecond)
+		acked := killChild(t, dir, time.Duration(rand.IntN(600))*time.Millisecond, env...)
 		s := must(Open(dir, small(t)))(t)
 		last := s.LastGroup()
 		if last < acked || last > acked+1 {

@@ -67,7 +67,7 @@ func (s *Store) Put(ctx context.Context, group uint64, kind store.Kind, parts []
 	for _, p := range parts {
 		bytes += int64(blocksFor(len(p))) * store.BlockBytes
 	}
-	if err := s.space.forPut(bytes); err != nil {
+	if err := s.space.forWrite(bytes); err != nil {
 		return nil, fmt.Errorf("put in group %d: %w", group, err)
 	}
 	ids := make([]store.ID, len(parts))
@@ -254,7 +254,7 @@ func (s *Store) eraseSmall(ids []store.ID) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	if err := s.space.forCommit(objectKeyBytes * int64(len(ids))); err != nil {
+	if err := s.space.forWrite(objectKeyBytes * int64(len(ids))); err != nil {
 		return err
 	}
 	b := smallBatch{s: s}
@@ -263,6 +263,7 @@ func (s *Store) eraseSmall(ids []store.ID) error {
 		if err := b.delete(objectKey(id)); err != nil {
 			return err
 		}
+		s.compaction.bytes.Add(objectKeyBytes + int64(id.Len))
 	}
 	return b.flush()
 }

@@ -129,15 +129,19 @@ func (s *Store) start() error {
 	if s.space, err = newSpace(s.dir, s.opt); err != nil {
 		return err
 	}
-	if err := s.space.forCommit(0); err != nil {
+	if err := s.space.forWrite(0); err != nil {
 		return fmt.Errorf("open: %w: it takes %d MiB", err, s.space.scratch()>>20)
 	}
 	records := filepath.Join(s.dir, recordsName)
 	if err := checkTables(records); err != nil {
 		return err
 	}
-	if s.db, err = openBadger(records, s.opt, &badgerLog{log: s.opt.Log}); err != nil {
+	s.badgerLog = &badgerLog{log: s.opt.Log}
+	if s.db, err = openBadger(records, s.opt, s.badgerLog); err != nil {
 		return err
+	}
+	if err := anchor(s.db); err != nil {
+		return fmt.Errorf("prepare records: %w", engineError(err))
 	}
 	if s.wal, err = newWAL(s.db, records, s.opt.MemTableBytes); err != nil {
 		return err
@@ -151,5 +155,8 @@ func (s *Store) start() error {
 	s.scrubbed, s.watched = make(chan struct{}), make(chan struct{})
 	go s.space.watch(s.db, s.stop, s.watched)
 	go s.scrub(s.stop, s.scrubbed)
+	s.compaction.turn = make(chan struct{}, 1)
+	s.compaction.halt, s.compaction.ended = make(chan struct{}), make(chan struct{})
+	go s.compactor()
 	return nil
 }

@@ -126,7 +126,7 @@ func (s *Store) Commit(ctx context.Context, b *store.Batch) (err error) {
 		return fmt.Errorf("commit group %d: %w", b.Group, err)
 	}
 	defer txn.Discard()
-	if err := s.space.forCommit(bytes); err != nil {
+	if err := s.space.forWrite(bytes); err != nil {
 		return fmt.Errorf("commit group %d: %w", b.Group, err)
 	}
 	// From here on an error leaves open what is durable, or written at all.
@@ -136,6 +136,10 @@ func (s *Store) Commit(ctx context.Context, b *store.Batch) (err error) {
 	if err := s.wal.write(txn, bytes, int64(len(b.Puts)+len(b.Deletes)+1), true); err != nil {
 		return s.fail(fmt.Errorf("commit group %d: %w", b.Group, engineError(err)))
 	}
+	for _, k := range b.Deletes {
+		s.compaction.bytes.Add(int64(len(k)))
+	}
+	s.compaction.records.Add(int64(len(b.Deletes)))
 	s.last.Store(b.Group)
 	s.segments.committed(b.Group)
 	s.numbers.forget(b.Group)

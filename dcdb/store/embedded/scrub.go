@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ func (s *Store) scrub(stop <-chan struct{}, done chan<- struct{}) {
 		return
 	}
 	for _, name := range names {
-		if err := s.scrubTable(name, stop); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.scrubTable(name, stop); err != nil {
 			s.opt.Log("%v", err)
 		}
 		select {
@@ -69,21 +70,41 @@ func (s *Store) scrub(stop <-chan struct{}, done chan<- struct{}) {
 
 func (s *Store) scrubTable(name string, stop <-chan struct{}) error {
 	t, err := openTable(name)
+	if tableGone(name) {
+		if err == nil {
+			t.close()
+		}
+		return nil
+	}
 	if err != nil {
-		return err // gone, as tables go; or damaged since checkTables
+		return err // damaged since checkTables
 	}
 	defer t.close()
+	s.scrubBlocks(name, t, stop)
+	return nil
+}
+
+// tableGone reports whether Badger has deleted a table. It cuts the file to
+// nothing before it removes it, and so also for whoever has it open.
+func tableGone(name string) bool {
+	info, err := os.Stat(name)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
+}
+
+func (s *Store) scrubBlocks(name string, t *table, stop <-chan struct{}) {
 	for i := range t.blocks() {
 		select {
 		case <-stop:
-			return nil
+			return
 		default:
 		}
 		if err := t.verify(i); err != nil {
+			if tableGone(name) {
+				return // and what was in it is in other tables
+			}
 			r := t.keys(i)
 			s.damage.add(r)
 			s.opt.Log("%s: block %d with keys from %q to %q: %v", name, i, r.from, r.to, err)
 		}
 	}
-	return nil
 }

@@ -23,17 +23,20 @@ type Store struct {
 	first  uint64           // immutable
 	fence  uint64           // immutable
 
-	lock     *os.File
-	db       *badger.DB
-	wal      *wal
-	segments *segments
-	space    *space
-	witness  *witness
-	usage    usageCache
-	damage   damage
-	numbers  numbers
-	last     atomic.Uint64 // written with commitMu held
+	lock       *os.File
+	db         *badger.DB
+	badgerLog  *badgerLog
+	wal        *wal
+	segments   *segments
+	space      *space
+	witness    *witness
+	usage      usageCache
+	damage     damage
+	numbers    numbers
+	compaction compaction
+	last       atomic.Uint64 // written with commitMu held
 
+	halted   sync.Once     // closes compaction.halt
 	life     sync.RWMutex  // held for reading during every call
 	closed   bool          // guarded by life
 	stop     chan struct{} // closed with the store
@@ -48,7 +51,10 @@ type Store struct {
 	failure atomic.Pointer[error] // why nothing is written any more
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store     = (*Store)(nil)
+	_ store.Compacter = (*Store)(nil)
+)
 
 // enter begins a call: it fails if ctx has ended or the store was closed. The
 // call must end with leave.
@@ -95,8 +101,10 @@ func (s *Store) Fence() uint64 { return s.fence }
 // Limits implements store.Store.
 func (s *Store) Limits() store.Limits { return s.limits }
 
-// Close implements store.Store.
+// Close implements store.Store. A compaction ends before its next step.
 func (s *Store) Close() error {
+	s.halted.Do(func() { close(s.compaction.halt) })
+	<-s.compaction.ended
 	s.life.Lock()
 	defer s.life.Unlock()
 	if s.closed {

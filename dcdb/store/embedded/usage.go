@@ -30,13 +30,13 @@ func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
 		return store.Usage{}, err
 	}
 	defer leave()
-	total, free, good, err := s.space.look()
+	total, free, good, err := s.space.look(0)
 	if err != nil {
 		return store.Usage{}, err
 	}
 	u := store.Usage{TotalBytes: total, UsedBytes: s.usage.get(s.dir)}
-	if good && free > s.space.putMargin() {
-		u.FreeBytes = free - s.space.putMargin()
+	if good && free > s.space.margin() {
+		u.FreeBytes = free - s.space.margin()
 	}
 	return u, nil
 }
@@ -49,6 +49,13 @@ func (c *usageCache) get(dir string) uint64 {
 		c.at = now
 	}
 	return c.used
+}
+
+// forget has the next get count anew.
+func (c *usageCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = time.Time{}
 }
 
 // add counts what was written since the last count.
