@@ -127,7 +127,8 @@ func (h *history) idle() {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	h.t.Fatal("reclamation does not end")
+	b, _ := h.v.Backlog(h.ctx)
+	h.t.Fatalf("reclamation does not end: %+v", b)
 }
 
 // objects checks how many contents the store has.

@@ -41,7 +41,7 @@ func (v *Volume) mergeStep(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if !fits {
-			v.tooLarge[m.p.id] = true
+			v.space.Exclusive(func() { v.tooLarge[m.p.id] = true })
 			continue
 		}
 		return true, v.merge(ctx, m)

@@ -129,16 +129,7 @@ func (v *Volume) reclaimer(ctx context.Context) {
 
 // Idle reports whether nothing is left to reclaim or to erase.
 func (v *Volume) Idle(ctx context.Context) (bool, error) {
-	n := 0
-	v.space.Locked(func() {
-		n = len(v.tasks)
-		for _, f := range v.forks {
-			if m := mergeable(f); m != nil && !v.tooLarge[m.p.id] {
-				n++
-			}
-		}
-	})
-	if n > 0 || v.space.Erasing() > 0 {
+	if b, _ := v.waiting(); !b.Empty() {
 		return false, nil
 	}
 	recs, err := v.st.Scan(ctx, key(keyBulk), after(key(keyBulk)), 1)

@@ -28,6 +28,7 @@ type Options struct {
 	DirtyBytes     int64         // likewise
 	CommitInterval time.Duration // likewise
 	SizeBytes      int64         // that the store may take; default: what its disk has
+	Still          bool          // no background work: nothing is reclaimed or erased, for a look at a volume as it is
 	Now            func() time.Time
 	Log            func(format string, args ...any)
 }
@@ -47,16 +48,17 @@ type Volume struct {
 	nextView uint32
 	views    viewNumbers
 	tasks    []*task
+	tooLarge map[uint64]bool // forks that are not merged
 
-	merges   atomic.Uint64   // counts merges that have begun
-	tooLarge map[uint64]bool // the reclaimer's; forks that are not merged
+	merges atomic.Uint64 // counts merges that have begun
 
 	lists  lists // the flusher's
 	extras bool  // there are objects with extra references
 
-	wake chan struct{}
-	stop context.CancelFunc
-	done chan struct{}
+	still bool // immutable; no background work
+	wake  chan struct{}
+	stop  context.CancelFunc
+	done  chan struct{}
 }
 
 // Open opens the volume in a store, and makes a new one if the store is empty.
@@ -86,11 +88,15 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 			return nil, fmt.Errorf("make volume: %w", err)
 		}
 	}
+	bg, cancel := context.WithCancel(context.Background())
+	v.stop, v.still = cancel, o.Still
+	if v.still {
+		close(v.done)
+		return v, nil
+	}
 	for _, f := range freed {
 		v.space.Erase(f.ids, [][]byte{f.key})
 	}
-	bg, cancel := context.WithCancel(context.Background())
-	v.stop = cancel
 	go v.reclaimer(bg)
 	return v, nil
 }
@@ -270,7 +276,9 @@ func scan(ctx context.Context, st store.Store, prefix []byte, fn func(k, val []b
 func (v *Volume) Close(ctx context.Context) error {
 	v.stop()
 	<-v.done
-	v.returnInodes(ctx)
+	if !v.still {
+		v.returnInodes(ctx)
+	}
 	return v.space.Close(ctx)
 }
 

@@ -79,3 +79,94 @@ func TestSizeMustBeSensible(t *testing.T) {
 		t.Errorf("size=1M: exit %d, %q", r.code, r.stderr)
 	}
 }
+
+// The store's disk is full, by our own writes and then by others': nothing that
+// was acknowledged is lost, deleting works, and then there is room again.
+func TestFullDiskIsRecoveredFromByDeleting(t *testing.T) {
+	needRoot(t)
+	needFUSE(t)
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=300m"); err != nil {
+		t.Skipf("SKIPPED: mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(disk, syscall.MNT_DETACH) })
+	store, dir := filepath.Join(disk, "store"), t.TempDir()
+	dcfs(t, "mount", store, dir)
+	mounted := true
+	t.Cleanup(func() {
+		if mounted {
+			runCommand(t, nil, dcfsBinary(t), "umount", "-l", dir)
+		}
+	})
+	fill := func(name string) (mib int) {
+		t.Helper()
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		buf := make([]byte, 1<<20)
+		for i := range buf {
+			buf[i] = byte(i * 7 >> 5)
+		}
+		for mib < 1000 {
+			if _, err = f.Write(buf); err != nil {
+				break
+			}
+			mib++
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("%s: %v after %d MiB, want ENOSPC", name, err, mib)
+		}
+		return mib
+	}
+	fsyncDir := func() {
+		t.Helper()
+		d, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if err := d.Sync(); err != nil {
+			t.Fatalf("fsync in a full volume: %v", err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "kept"), strings.Repeat("kept ", 1000))
+	for round := range 3 {
+		if n := fill("fill"); n < 50 {
+			t.Errorf("round %d: full after %d MiB", round, n)
+		}
+		fsyncDir() // what was taken can be kept
+		var others string
+		if round == 1 {
+			others = filepath.Join(disk, "others")
+			var st syscall.Statfs_t
+			if err := syscall.Statfs(disk, &st); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(others, make([]byte, int64(st.Bavail)*st.Bsize-1<<20), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Remove(filepath.Join(dir, "fill")); err != nil {
+			t.Fatalf("unlink in a full volume: %v", err)
+		}
+		fsyncDir()
+		if others != "" {
+			os.Remove(others)
+		}
+		var err error
+		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if err = os.WriteFile(filepath.Join(dir, "again"), make([]byte, 20<<20), 0o644); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatalf("round %d: no room again: %v", round, err)
+		}
+		wantFile(t, filepath.Join(dir, "kept"), strings.Repeat("kept ", 1000))
+	}
+	dcfs(t, "umount", dir)
+	mounted = false
+	dcfs(t, "check", store)
+}
