@@ -191,8 +191,9 @@ func (s *space) watch(db *badger.DB, stop <-chan struct{}, done chan<- struct{})
 	if real, err := filepath.EvalSymlinks(tables); err == nil {
 		tables = real
 	}
-	t := time.NewTicker(spaceCheck)
+	t, trim := time.NewTicker(spaceCheck), time.NewTicker(residentCheck)
 	defer t.Stop()
+	defer trim.Stop()
 	for {
 		select {
 		case <-stop:
@@ -200,6 +201,7 @@ func (s *space) watch(db *badger.DB, stop <-chan struct{}, done chan<- struct{})
 		case <-t.C:
 			s.lookAt(db.Levels())
 			s.look(0)
+		case <-trim.C:
 			trimResident(tables)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,10 @@ import (
 // the maps, and never lets go: of a busy store hundreds of MiB count as the
 // process's memory. They are in the files all the time.
 const residentBytes = 64 << 20
+
+// residentCheck is how often that is looked at: a compaction maps some hundred
+// MiB a second.
+const residentCheck = 200 * time.Millisecond
 
 // trimResident pages the store's tables out if they take too much memory. The
 // advice takes nothing away (madvise(2), MADV_PAGEOUT): should a map have changed
