@@ -230,6 +230,82 @@ func TestOrphanGoesWithItsLastLookUp(t *testing.T) {
 	}
 }
 
+// TestStandInIsFoundOnceByItsMaker: after that, and by anybody else, the link
+// is.
+func TestStandInIsFoundOnceByItsMaker(t *testing.T) {
+	m := newTestMount(t)
+	d := enter(t, m, snapshotOf(t, m, "s"), snap.RootIno, virtualID(0, snapshots, snap.RootIno))
+	defer m.doors.release(d)
+	dir := virtualID(d.number, forks, 0)
+	by := func(pid uint32, node uint64) fuse.InHeader {
+		return fuse.InHeader{NodeId: node, Caller: fuse.Caller{Pid: pid}}
+	}
+	mkdir := func(name string) uint64 {
+		t.Helper()
+		var out fuse.EntryOut
+		if st := m.Mkdir(nil, &fuse.MkdirIn{InHeader: by(7, dir)}, name, &out); st != fuse.OK {
+			t.Fatal(st)
+		}
+		if p, st := m.at(out.NodeId); st != fuse.OK || p.kind != standIn || out.Mode&syscall.S_IFMT != syscall.S_IFDIR || out.EntryValid != 0 {
+			t.Fatalf("mkdir: %v, %v, mode %o", p.kind, st, out.Mode)
+		}
+		return out.NodeId
+	}
+	lookup := func(pid uint32, name string) (uint64, kind) {
+		t.Helper()
+		h := by(pid, dir)
+		var out fuse.EntryOut
+		if st := m.Lookup(nil, &h, name, &out); st != fuse.OK {
+			t.Fatal(st)
+		}
+		p, st := m.at(out.NodeId)
+		if st != fuse.OK || p.node() != out.NodeId || p.stIno() != out.Ino || out.EntryValid != 0 {
+			t.Fatalf("look-up: %+v, %v", p, st)
+		}
+		return out.NodeId, p.kind
+	}
+	made := mkdir("a")
+	if n, k := lookup(7, "a"); n != made || k != standIn {
+		t.Errorf("first look-up of the maker: %v", k)
+	}
+	if _, k := lookup(7, "a"); k != link {
+		t.Errorf("second look-up of the maker: %v", k)
+	}
+	mkdir("b")
+	n, k := lookup(8, "b")
+	if k != link {
+		t.Errorf("first look-up of another process: %v", k)
+	}
+	if _, k := lookup(7, "b"); k != standIn {
+		t.Errorf("first look-up of the maker, after another process: %v", k)
+	}
+	if _, k := lookup(7, "b"); k != link {
+		t.Errorf("second look-up of the maker, after another process: %v", k)
+	}
+	// A file handle of the link.
+	h := by(8, n)
+	var out fuse.EntryOut
+	if st := m.Lookup(nil, &h, ".", &out); st != fuse.OK || out.NodeId != n {
+		t.Errorf("by file handle: %v, node %#x, want %#x", st, out.NodeId, n)
+	}
+	if target, st := m.Readlink(nil, &h); st != fuse.OK || string(target) != "../../../.forks/b" {
+		t.Errorf("target %q, %v", target, st)
+	}
+	if st := m.Rmdir(nil, &fuse.InHeader{NodeId: dir}, "b"); st != fuse.ENOTDIR {
+		t.Errorf("rmdir: %v", st)
+	}
+	root := fuse.InHeader{NodeId: virtualID(0, forks, 0)}
+	if st := m.Rmdir(nil, &root, "b"); st != fuse.OK {
+		t.Errorf("rmdir where it is listed: %v", st)
+	}
+	if _, st := m.Readlink(nil, &h); st != estale {
+		t.Errorf("link to a deleted fork: %v", st)
+	}
+	if st := m.Lookup(nil, &h, ".", &out); st != estale {
+		t.Errorf("file handle of that: %v", st)
+	}
+}
+
 func TestSettlingTakesWhatIsAtRest(t *testing.T) {
 	m := newTestMount(t)
 	s := &m.settle

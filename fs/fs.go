@@ -26,17 +26,35 @@
 //	passing     | D/.snapshots/S of another directory | above; given while the kernel knows
 //	            | D                                   | a node behind it
 //
-// A live view has exactly one door, whatever the paths to it: two would mean
-// two page caches for one file. A fork is found in the .forks where it is
-// listed and in those of the snapshots of the fork that lists it, and of these
-// paths Linux knows one at a time. Who uses two of them at once, while others
-// rename across directories, must expect an ESTALE now and then (5 % of the
-// stats in a test made for it); who uses the place where it is listed, never.
+// A live view has exactly one door: two would mean two page caches for one
+// file. So it also has one path in a mount, that where it is listed. The
+// .forks of a snapshot that is reached through its fork's .snapshots shows,
+// under the same names, what the .forks of its fork lists at the moment, as
+// symbolic links: /.snapshots/S/.forks/F leads to ../../../.forks/F. A fork
+// that was moved to another listing is found there. mkdir(2) by that path
+// makes the fork and is answered with a stand-in: a directory that has the
+// attributes of the fork's root and takes chmod and chown for it, but is
+// another node, whose place the link takes from the next look-up on (but for
+// the one look-up of mkdir -m and install -d, which open what they made
+// without following links). A link can be neither removed nor renamed: rmdir
+// is ENOTDIR, unlink, rename and chown -h are EPERM, all of which is done
+// where the fork is listed. A program that changes into what it made, as
+// mkdir -p does for something in a fork that is yet to be made there, is in
+// the stand-in, where it finds nothing: ESTALE; the fork is made by then. In
+// a snapshot that is mounted alone forks have no other path: its .forks shows
+// them as directories.
 //
 // With the virtual bit set the node is the virtual directory .snapshots of
 // the directory of that inode number, or, with inode number 0, the .forks of
-// the view's root. The root of the mount is door 0, inode 1, which is
-// FUSE_ROOT_ID.
+// the view's root; or in a snapshot, where there is no .snapshots, the link
+// to the fork of that view number, or with the bit below its stand-in. The
+// root of the mount is door 0, inode 1, which is FUSE_ROOT_ID.
+//
+// rename(2) of what is in a virtual directory, or to there, is EPERM unless it
+// renames a snapshot or fork, or moves a fork to another .forks. It is never
+// EXDEV, as between real directories of different views: mv(1) would go on
+// with mkdir, copy and delete, that is make snapshots and forks of other
+// things and delete the first ones.
 //
 // What stat(2) tells as inode number is not the node id but
 //

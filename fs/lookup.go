@@ -32,7 +32,7 @@ func (m *mount) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 		return st
 	}
 	if p.kind != inside {
-		return m.lookupVirtual(p, name, out)
+		return m.lookupVirtual(p, name, h.Pid, out)
 	}
 	if k, ok := m.hidden(p, name); ok {
 		return m.virtualEntry(place{p.door, k, p.ino}, out)
@@ -63,6 +63,8 @@ func (m *mount) lookupDots(node uint64, name string, out *fuse.EntryOut) fuse.St
 		return m.entryOf(p, out)
 	}
 	switch {
+	case p.kind == link || p.kind == standIn:
+		return m.virtualEntry(place{p.door, forks, p.door.root}, out)
 	case p.kind != inside:
 		return m.entryOf(place{p.door, inside, p.ino}, out)
 	case p.ino == p.door.root:
@@ -91,8 +93,15 @@ func (m *mount) revive(node uint64) (place, error) {
 
 // revived checks that what a file handle names can be there at all.
 func (m *mount) revived(d *door, k kind, ino uint64) (place, error) {
-	p := place{d, k, ino}
-	if k == forks {
+	p := placeOf(d, k, ino)
+	switch p.kind {
+	case link, standIn:
+		if _, err := m.forkOf(p); err != nil {
+			m.doors.release(d)
+			return place{}, snap.ErrGone
+		}
+		return p, nil
+	case forks:
 		p.ino = d.root
 	}
 	_, open := m.hidden(place{d, inside, p.ino}, m.nameOf(k))
@@ -116,7 +125,14 @@ func (m *mount) nameOf(k kind) string {
 
 // entryOf answers with p itself.
 func (m *mount) entryOf(p place, out *fuse.EntryOut) fuse.Status {
-	if p.kind != inside {
+	switch p.kind {
+	case link, standIn:
+		v, err := m.forkOf(p)
+		if err != nil {
+			return m.status(err)
+		}
+		return m.linkEntry(p, v, out)
+	case snapshots, forks:
 		return m.virtualEntry(p, out)
 	}
 	a, err := m.getattr(p)
@@ -156,6 +172,9 @@ func (m *mount) parent(node uint64, name string) (place, fuse.Status) {
 	if st != fuse.OK {
 		return p, st
 	}
+	if p.kind == link || p.kind == standIn {
+		return p, estale // see lookupStandIn
+	}
 	if _, reserved := m.hidden(p, name); reserved {
 		return p, fuse.EPERM
 	}
@@ -186,7 +205,7 @@ func (m *mount) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fus
 	case snapshots:
 		return m.createSnapshot(p, name, out)
 	case forks:
-		return m.createFork(p, name, out)
+		return m.createFork(p, name, in.Pid, out)
 	}
 	a, err := m.fs.Mkdir(background, p.door.view, p.ino, name, credOf(&in.InHeader), in.Mode&^in.Umask)
 	return m.created(p, &a, err, out)
@@ -227,9 +246,20 @@ func (m *mount) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.
 
 // Readlink returns where a symbolic link leads.
 func (m *mount) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	p, st := m.file(h.NodeId)
+	p, st := m.at(h.NodeId)
 	if st != fuse.OK {
 		return nil, st
+	}
+	switch p.kind {
+	case inside:
+	case link:
+		v, err := m.forkOf(p)
+		if err != nil {
+			return nil, m.status(err)
+		}
+		return []byte(m.linkTarget(v)), fuse.OK
+	default:
+		return nil, fuse.EINVAL
 	}
 	target, err := m.fs.Readlink(background, p.door.view, p.ino)
 	return []byte(target), m.status(err)

@@ -4,12 +4,15 @@ import (
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"dcfs/snap"
 )
 
 const (
 	inoBits    = 40
 	inoMask    = 1<<inoBits - 1
 	virtualBit = 1 << (inoBits - 1) // of a node id: a virtual directory
+	standInBit = 1 << (inoBits - 2) // with it, in a snapshot: see forklink.go
 
 	// passingDoor is the first number of a passing door.
 	passingDoor = 1 << 23
@@ -28,23 +31,32 @@ const (
 	inside    kind = iota // an inode of a view
 	snapshots             // the virtual directory .snapshots of a directory
 	forks                 // the virtual directory .forks of a view's root
+	link                  // a symbolic link to a fork, in the .forks of a snapshot
+	standIn               // what mkdir made there, see forklink.go
 )
 
-func (k kind) String() string { return [...]string{"inode", "snapshots", "forks"}[k] }
+func (k kind) String() string {
+	return [...]string{"inode", "snapshots", "forks", "link", "stand-in"}[k]
+}
 
 // nodeID returns the node of inode ino behind a door.
 func nodeID(door uint32, ino uint64) uint64 { return uint64(door)<<inoBits | ino }
 
 // virtualID returns the node of a virtual directory: the .snapshots of
-// directory dir, or the .forks of the root.
+// directory dir, or the .forks of the root; or in a snapshot, which has no
+// .snapshots, the link to the fork of number dir, or its stand-in.
 func virtualID(door uint32, k kind, dir uint64) uint64 {
-	if k == forks {
+	switch k {
+	case forks:
 		dir = 0
+	case standIn:
+		dir |= standInBit
 	}
 	return nodeID(door, virtualBit|dir)
 }
 
-// splitNode is the reverse of both. dir is 0 for .forks.
+// splitNode is the reverse of both. dir is 0 for .forks. What is a link or a
+// stand-in only placeOf can tell.
 func splitNode(node uint64) (door uint32, k kind, ino uint64) {
 	door, ino = uint32(node>>inoBits), node&inoMask
 	switch {
@@ -61,7 +73,18 @@ func splitNode(node uint64) (door uint32, k kind, ino uint64) {
 type place struct {
 	door *door
 	kind kind
-	ino  uint64 // kind snapshots: of the directory whose past it shows
+	ino  uint64 // kind snapshots: of the directory whose past it shows; link, standIn: the fork's number
+}
+
+// placeOf returns the place behind a door that the parts of a node id name.
+func placeOf(d *door, k kind, ino uint64) place {
+	if k != snapshots || !d.view.ReadOnly() {
+		return place{d, k, ino}
+	}
+	if ino&standInBit != 0 {
+		return place{d, standIn, ino &^ standInBit}
+	}
+	return place{d, link, ino}
 }
 
 func (p place) node() uint64 {
@@ -74,10 +97,12 @@ func (p place) node() uint64 {
 // stIno returns the inode number that stat(2) tells of p.
 func (p place) stIno() uint64 {
 	switch p.kind {
-	case snapshots:
+	case snapshots, link:
 		return virtualIno | p.door.stIno(p.ino)
 	case forks:
 		return virtualIno | p.door.stIno(0)
+	case standIn:
+		return p.ino<<inoBits | snap.RootIno // the fork's root's
 	}
 	return p.door.stIno(p.ino)
 }
@@ -249,13 +274,13 @@ func (s *nodeShard) resizeLocked(n int) {
 func (m *mount) at(node uint64) (place, fuse.Status) {
 	number, k, ino := splitNode(node)
 	if number == 0 {
-		return place{m.own, k, ino}, fuse.OK
+		return placeOf(m.own, k, ino), fuse.OK
 	}
 	d := m.doors.get(number)
 	if d == nil {
 		return place{}, estale
 	}
-	return place{d, k, ino}, fuse.OK
+	return placeOf(d, k, ino), fuse.OK
 }
 
 // file is at for what must be an inode of a view. The kernel sends no such

@@ -32,8 +32,11 @@ func (m *mount) hidden(p place, name string) (kind, bool) {
 	return inside, false
 }
 
-// virtualAttr returns the attributes of a virtual directory.
+// virtualAttr returns the attributes of what is no inode of a view.
 func (m *mount) virtualAttr(p place) (inode.Attr, error) {
+	if p.kind == link || p.kind == standIn {
+		return m.linkAttr(p)
+	}
 	v := p.door.view
 	if err := v.Err(); err != nil {
 		return inode.Attr{}, err
@@ -77,6 +80,12 @@ func (m *mount) virtualAttrOut(p place, out *fuse.AttrOut) fuse.Status {
 // setVirtual is SetAttr for a virtual directory: owner and mode say who may
 // create and delete snapshots or forks, and belong to the fork.
 func (m *mount) setVirtual(p place, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	switch p.kind {
+	case link:
+		return fuse.EPERM
+	case standIn:
+		return m.setStandIn(p, in, out)
+	}
 	if in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
 		return fuse.EPERM
 	}
@@ -168,9 +177,12 @@ func (m *mount) shown(p place, v *snap.View) (inode.Attr, error) {
 }
 
 // lookupVirtual answers for a name in a virtual directory.
-func (m *mount) lookupVirtual(p place, name string, out *fuse.EntryOut) fuse.Status {
+func (m *mount) lookupVirtual(p place, name string, pid uint32, out *fuse.EntryOut) fuse.Status {
 	if err := p.door.view.Err(); err != nil {
 		return m.status(err)
+	}
+	if p.kind == link || p.kind == standIn {
+		return m.lookupStandIn(p, name)
 	}
 	err := snap.CheckName(name)
 	if errors.Is(err, snap.ErrName) {
@@ -183,6 +195,9 @@ func (m *mount) lookupVirtual(p place, name string, out *fuse.EntryOut) fuse.Sta
 	if err != nil {
 		return m.status(err)
 	}
+	if m.links(p) {
+		return m.lookupLink(p, v, pid, out)
+	}
 	_, st := m.enterEntry(p, v, out)
 	return st
 }
@@ -193,26 +208,13 @@ func (m *mount) enterEntry(p place, v *snap.View, out *fuse.EntryOut) (*door, fu
 	if err != nil {
 		return nil, m.status(err)
 	}
-	d, err := m.doors.enter(background, v, p.target(), m.listing(p).node())
+	d, err := m.doors.enter(background, v, p.target(), p.node())
 	if err != nil {
 		return nil, m.status(err)
 	}
 	defer m.doors.release(d)
 	m.entry(d, &a, timeout{}, out)
 	return d, fuse.OK
-}
-
-// listing returns the virtual directory where what is found in p is listed: for
-// the .forks of a snapshot, that of the fork it belongs to.
-func (m *mount) listing(p place) place {
-	if p.kind != forks || !p.door.view.ReadOnly() {
-		return p
-	}
-	above, st := m.at(p.door.parent.Load())
-	if st != fuse.OK || above.kind != snapshots {
-		return p // a snapshot that is mounted alone
-	}
-	return place{above.door, forks, snap.RootIno}
 }
 
 // createSnapshot is mkdir in .snapshots: of the whole fork, wherever the
@@ -234,7 +236,7 @@ func (m *mount) createSnapshot(p place, name string, out *fuse.EntryOut) fuse.St
 }
 
 // createFork is mkdir in .forks: of the view whose root it is in.
-func (m *mount) createFork(p place, name string, out *fuse.EntryOut) fuse.Status {
+func (m *mount) createFork(p place, name string, pid uint32, out *fuse.EntryOut) fuse.Status {
 	if err := snap.CheckName(name); err != nil {
 		return m.status(err)
 	}
@@ -244,6 +246,9 @@ func (m *mount) createFork(p place, name string, out *fuse.EntryOut) fuse.Status
 	v, err := m.vol.CreateFork(background, p.door.view, name)
 	if err != nil {
 		return m.status(err)
+	}
+	if m.links(p) {
+		return m.createLinked(p, v, pid, out)
 	}
 	_, st := m.enterEntry(p, v, out)
 	return st
@@ -264,8 +269,10 @@ func (m *mount) deleteSnapshot(p place, name string) fuse.Status {
 
 // deleteFork is rmdir in .forks.
 func (m *mount) deleteFork(p place, name string) fuse.Status {
-	p = m.listing(p)
-	if p.door.view.ReadOnly() {
+	switch {
+	case m.links(p):
+		return fuse.ENOTDIR // as the kernel answers once it has seen the link
+	case p.door.view.ReadOnly():
 		return fuse.EROFS
 	}
 	if err := m.vol.DeleteFork(background, p.door.view, name); err != nil {
@@ -275,19 +282,19 @@ func (m *mount) deleteFork(p place, name string) fuse.Status {
 	return fuse.OK
 }
 
-// renameVirtual is rename where one side is a virtual directory.
+// renameVirtual is rename where one side is a virtual directory. What it can't
+// do is never EXDEV: mv(1) would go on with mkdir, copy and delete, which here
+// mean something else.
 func (m *mount) renameVirtual(from place, name string, to place, newname string, flags uint32) fuse.Status {
 	switch {
 	case from.kind != to.kind:
-		return fuse.EXDEV
+		return fuse.EPERM
 	case flags&^inode.RenameNoReplace != 0:
 		return fuse.EINVAL
 	case from.kind == forks:
 		return m.renameFork(from, name, to, newname)
-	case !from.door.isRoot(from.ino) || !to.door.isRoot(to.ino):
+	case from.door != to.door || !from.door.isRoot(from.ino) || !to.door.isRoot(to.ino):
 		return fuse.EPERM
-	case from.door != to.door:
-		return fuse.EXDEV
 	}
 	return m.status(m.vol.RenameSnapshot(background, from.door.view, name, newname))
 }
@@ -295,8 +302,10 @@ func (m *mount) renameVirtual(from place, name string, to place, newname string,
 // renameFork also moves a fork to another listing. What it descends from
 // stays.
 func (m *mount) renameFork(from place, name string, to place, newname string) fuse.Status {
-	from, to = m.listing(from), m.listing(to)
-	if from.door.view.ReadOnly() || to.door.view.ReadOnly() {
+	switch {
+	case m.links(from) || m.links(to):
+		return fuse.EPERM
+	case from.door.view.ReadOnly() || to.door.view.ReadOnly():
 		return fuse.EROFS
 	}
 	v, err := m.find(from, name)

@@ -151,7 +151,7 @@ func TestOnlySnapshotsInSnapshots(t *testing.T) {
 			fails(t, "symlink in "+dir, os.Symlink("y", p), syscall.EPERM)
 			fails(t, "mknod in "+dir, syscall.Mknod(p, syscall.S_IFIFO|0o644, 0), syscall.EPERM)
 			fails(t, "link in "+dir, os.Link(w.path("a", "f"), p), syscall.EPERM)
-			fails(t, "rename into "+dir, os.Rename(w.path("a", "f"), p), syscall.EXDEV)
+			fails(t, "rename into "+dir, os.Rename(w.path("a", "f"), p), syscall.EPERM)
 			_, err = unix.Open(w.path(dir), unix.O_TMPFILE|unix.O_RDWR, 0o600)
 			fails(t, "tmpfile in "+dir, err, syscall.EPERM)
 			fails(t, "truncate "+dir, os.Truncate(w.path(dir), 0), syscall.EISDIR)
@@ -159,9 +159,9 @@ func TestOnlySnapshotsInSnapshots(t *testing.T) {
 			_, err = unix.Getxattr(w.path(dir), "user.x", nil)
 			fails(t, "getxattr "+dir, err, syscall.ENODATA)
 		}
-		fails(t, "rename out of .snapshots", os.Rename(w.path(".snapshots", "s"), w.path("s")), syscall.EXDEV)
-		fails(t, "rename out of .forks", os.Rename(w.path(".forks", "f"), w.path("f")), syscall.EXDEV)
-		fails(t, "rename from .forks to .snapshots", os.Rename(w.path(".forks", "f"), w.path(".snapshots", "f")), syscall.EXDEV)
+		fails(t, "rename out of .snapshots", os.Rename(w.path(".snapshots", "s"), w.path("s")), syscall.EPERM)
+		fails(t, "rename out of .forks", os.Rename(w.path(".forks", "f"), w.path("f")), syscall.EPERM)
+		fails(t, "rename from .forks to .snapshots", os.Rename(w.path(".forks", "f"), w.path(".snapshots", "f")), syscall.EPERM)
 		fails(t, "unlink of a snapshot", syscall.Unlink(w.path(".snapshots", "s")), syscall.EISDIR)
 	})
 }
@@ -329,7 +329,9 @@ func TestForks(t *testing.T) {
 		_, err := os.Stat(w.path(".forks", "f", "a"))
 		fails(t, "stat in a deleted fork", err, syscall.ENOENT)
 		wants(t, w.path(".forks", "h", "a", "f"), "fork2")
-		must(t, syscall.Rmdir(w.path(".snapshots", "s", ".forks", "p")))
+		must(t, syscall.Rmdir(w.path(".forks", "p")))
+		_, err = os.Lstat(w.path(".snapshots", "s", ".forks", "p"))
+		fails(t, "the link to a deleted fork", err, syscall.ENOENT)
 
 		for _, x := range []string{"rename", "link"} {
 			op := map[string]func(string, string) error{"rename": os.Rename, "link": os.Link}[x]
@@ -342,6 +344,236 @@ func TestForks(t *testing.T) {
 		wants(t, w.path("a", "f"), "later")
 		w.call("check", "")
 		w.call("check", "h")
+	})
+}
+
+// TestMvDoesNotFallBackToCopying: mv(1) that hears EXDEV makes, copies and
+// deletes, and in virtual directories these are something else.
+func TestMvDoesNotFallBackToCopying(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		plant(t, w)
+		must(t, os.MkdirAll(w.path("e"), 0o755))
+		must(t, os.MkdirAll(w.path("p", "q"), 0o755))
+		write(t, w.path("p", "q", "r"), "r")
+		must(t, os.Mkdir(w.path(".snapshots", "s1"), 0o755))
+		must(t, os.Mkdir(w.path(".snapshots", "pre"), 0o755))
+		must(t, os.Mkdir(w.path(".forks", "k"), 0o755))
+		must(t, os.Mkdir(w.path(".snapshots", "s1", ".forks", "z"), 0o755))
+		must(t, os.Mkdir(w.path(".forks", "k", ".snapshots", "ks"), 0o755))
+		for _, c := range [][2]string{
+			{"e", ".snapshots/"}, {"e", ".forks/"}, {"e", "a/.snapshots/"}, {"p", ".forks/"}, {"p", ".snapshots/p"},
+			{"a/f", ".snapshots/"}, {"a/l", ".forks/"}, {"e", ".snapshots/s1/.forks/"},
+			{".snapshots/pre", ".forks/pp"}, {".forks/k", ".snapshots/"}, {".forks/k", "."}, {".forks/k", "p/"},
+			{".snapshots/s1", "p/"}, {".snapshots/s1", "s1"}, {"p/.snapshots/s1", "p/x"}, {"p/.snapshots/s1", "e/.snapshots/x"},
+			{".snapshots/s1", ".forks/k/.snapshots/"}, {".forks/k/.snapshots/ks", ".snapshots/"}, {".forks/k/.snapshots/ks", "."},
+			{".snapshots/s1/.forks/z", "."}, {".snapshots/s1/.forks/z", ".snapshots/s1/.forks/m"}, {".snapshots/s1/.forks/z", ".forks/k/.forks/"},
+			{".forks/k", ".snapshots/s1/.forks/m"},
+		} {
+			cmd := exec.Command("mv", c[0], c[1])
+			cmd.Dir = w.dir
+			if out, err := cmd.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("Operation not permitted")) {
+				t.Errorf("mv %s %s: %v, want EPERM\n%s", c[0], c[1], err, out)
+			}
+			wantsList(t, w.dir, "a", "e", "p")
+			wantsList(t, w.path("e"))
+			wantsList(t, w.path("p"), "q")
+			wantsList(t, w.path(".snapshots"), "s1", "pre")
+			wantsList(t, w.path(".forks"), "k", "z")
+			wantsList(t, w.path(".forks", "k", ".snapshots"), "ks")
+			wantsList(t, w.path(".forks", "k", ".forks"))
+			if t.Failed() {
+				return
+			}
+		}
+		for _, dir := range []string{"", ".snapshots/s1", ".snapshots/pre", ".forks/k", ".forks/z", ".forks/k/.snapshots/ks"} {
+			wants(t, w.path(dir, "p", "q", "r"), "r")
+			wants(t, w.path(dir, "a", "hard"), "one")
+		}
+		// What is in a snapshot is real: a copy is what is wanted.
+		run(t, "cp", "-a", w.path(".snapshots", "s1", "p"), w.path("p2"))
+		fails(t, "rename out of a fork", os.Rename(w.path(".forks", "k", "p"), w.path("p3")), syscall.EXDEV)
+	})
+}
+
+// TestForkOfASnapshotIsALink: by the path of the snapshot it was made of.
+func TestForkOfASnapshotIsALink(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		plant(t, w)
+		sh := func(script string) string {
+			t.Helper()
+			cmd := exec.Command("sh", "-ec", script)
+			cmd.Dir = w.dir
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: %v\n%s", script, err, out)
+			}
+			return strings.TrimSpace(string(out))
+		}
+		sh("mkdir .snapshots/s .forks/f; mkdir .snapshots/s/.forks/w; mv .forks/w .forks/f/.forks/")
+		wantsList(t, w.path(".forks", "f", ".forks"), "w")
+		wants(t, w.path(".forks", "f", ".forks", "w", "a", "f"), "one")
+		_, err := os.Lstat(w.path(".snapshots", "s", ".forks", "w"))
+		fails(t, "a fork that was moved away", err, syscall.ENOENT)
+
+		// In one process, the first look-up is that of what mkdir made.
+		c := w.path(".snapshots", "s", ".forks", "c")
+		must(t, os.Mkdir(c, 0o755))
+		write(t, filepath.Join(c, "new"), "new")
+		wants(t, w.path(".forks", "c", "new"), "new")
+		wantsLink := func(path, target string) syscall.Stat_t {
+			t.Helper()
+			st := stat(t, path)
+			if got, err := os.Readlink(path); err != nil || got != target || st.Mode != syscall.S_IFLNK|0o777 || st.Size != int64(len(target)) {
+				t.Errorf("%s: mode %o, size %d, to %q, %v; want a link to %s", path, st.Mode, st.Size, got, err, target)
+			}
+			return st
+		}
+		ino := wantsLink(c, "../../../.forks/c").Ino
+		if real := stat(t, w.path(".forks", "c")).Ino; real == ino {
+			t.Errorf("the link has the fork's inode number")
+		}
+		for _, name := range []string{"d", "e", "f", "g", "h", "i"} {
+			c := w.path(".snapshots", "s", ".forks", name+"1")
+			must(t, os.Mkdir(c, 0o755))
+			var err error
+			switch name {
+			case "d":
+				wantsList(t, c, "a")
+			case "e":
+				err = os.Mkdir(filepath.Join(c, "sub"), 0o755)
+			case "g":
+				err = os.MkdirAll(filepath.Join(c, "a", "b", "new", "er"), 0o755)
+			case "h":
+				_, err = os.Stat(filepath.Join(c, "a", "b", "g"))
+			case "i":
+				err = os.Symlink("x", filepath.Join(c, "y"))
+			case "f":
+				err = os.Rename(filepath.Join(c, "a"), filepath.Join(c, "b"))
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			must(t, syscall.Rmdir(w.path(".forks", name+"1")))
+		}
+
+		// cd through it, and stay.
+		if got := sh("cd .snapshots/s/.forks/c; stat ../c/a >/dev/null; stat $OLDPWD/.forks/c/a >/dev/null; mkdir here; cp a/f here/f; pwd -P; ls ../../.snapshots/s/.forks/c/here"); got != w.path(".forks", "c")+"\nf" {
+			t.Errorf("cd: %s", got)
+		}
+		if got := sh("cat .snapshots/s/.forks/c/here/f; cp .snapshots/s/.forks/c/a/f new; cat new; echo x > .snapshots/s/.forks/c/a/f; cat .forks/c/a/f"); got != "oneonex" {
+			t.Errorf("cat and cp: %s", got)
+		}
+		// mkdir and rmdir there.
+		fails(t, "mkdir of one that is there", os.Mkdir(c, 0o755), syscall.EEXIST)
+		fails(t, "rmdir of the link", syscall.Rmdir(c), syscall.ENOTDIR)
+		fails(t, "unlink of the link", syscall.Unlink(c), syscall.EPERM)
+		fails(t, "rename of the link", os.Rename(c, c+"2"), syscall.EPERM)
+		r := w.path(".snapshots", "s", ".forks", "r")
+		must(t, os.Mkdir(r, 0o755))
+		fails(t, "rmdir just after mkdir", syscall.Rmdir(r), syscall.ENOTDIR)
+		sh("rmdir .forks/r")
+		sh("mkdir -m 700 .snapshots/s/.forks/m; mkdir -m 2750 .snapshots/s/.forks/n")
+		for name, mode := range map[string]uint32{"m": 0o700, "n": 0o2750} {
+			if st := stat(t, w.path(".forks", name)); st.Mode&0o7777 != mode {
+				t.Errorf("mode of a fork's root after mkdir -m: %o, want %o", st.Mode&0o7777, mode)
+			}
+		}
+		sh("mkdir -p .snapshots/s/.forks/m .snapshots/s/.forks/p; ls .snapshots/s/.forks/p/a >/dev/null")
+		if os.Geteuid() == 0 {
+			sh("install -d -m 711 -o 1 .snapshots/s/.forks/i")
+			if st := stat(t, w.path(".forks", "i")); st.Mode&0o7777 != 0o711 || st.Uid != 1 {
+				t.Errorf("fork's root after install -d: mode %o, owner %d", st.Mode&0o7777, st.Uid)
+			}
+			fails(t, "chown of the link", os.Lchown(w.path(".snapshots", "s", ".forks", "i"), 2, 2), syscall.EPERM)
+			must(t, os.Chown(w.path(".snapshots", "s", ".forks", "i"), 3, 3))
+			if st := stat(t, w.path(".forks", "i")); st.Uid != 3 {
+				t.Errorf("owner after a chown by the link: %d", st.Uid)
+			}
+			// Also where the kernel is wary of links: protected_symlinks.
+			openWay(t, w.dir)
+			must(t, unix.Chmod(w.path(".forks"), 0o1777))
+			must(t, as(1000, "cat", w.path(".snapshots", "s", ".forks", "i", "a", "f")))
+			must(t, as(1000, "mkdir", w.path(".snapshots", "s", ".forks", "j")))
+			must(t, unix.Chmod(w.path(".forks"), 0o755))
+		}
+		// A name that another fork takes leads there, also from the cache.
+		sh("mv .forks/c .forks/c1; mv .forks/m .forks/c")
+		wantsLink(c, "../../../.forks/c")
+		wantsLink(w.path(".snapshots", "s", ".forks", "c1"), "../../../.forks/c1")
+		wants(t, w.path(".snapshots", "s", ".forks", "c1", "here", "f"), "one")
+		if _, err := os.Stat(filepath.Join(c, "here")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the link leads to the fork that had its name: %v", err)
+		}
+		sh("mv .forks/c1 .forks/c2")
+		wantsLink(w.path(".snapshots", "s", ".forks", "c2"), "../../../.forks/c2")
+
+		// The snapshot of a fork.
+		sh("mkdir .forks/f/.snapshots/x; mkdir .forks/f/.snapshots/x/.forks/y; cat .forks/f/.snapshots/x/.forks/y/a/f")
+		wantsLink(w.path(".forks", "f", ".snapshots", "x", ".forks", "y"), "../../../.forks/y")
+		wantsList(t, w.path(".forks", "f", ".forks"), "w", "y")
+
+		w.remount()
+		if got := wantsLink(w.path(".snapshots", "s", ".forks", "c2"), "../../../.forks/c2").Ino; got != ino {
+			t.Errorf("inode number of a link after a remount: %#x, before %#x", got, ino)
+		}
+		wants(t, w.path(".snapshots", "s", ".forks", "c2", "here", "f"), "one")
+
+		// A snapshot that is mounted alone shows directories.
+		second := w.dir + "2"
+		must(t, os.Mkdir(second, 0o755))
+		defer syscall.Unmount(second, syscall.MNT_DETACH)
+		w.call("mount", second, "%s")
+		wants(t, filepath.Join(second, ".forks", "p", "a", "f"), "one")
+		if st := stat(t, filepath.Join(second, ".forks", "p")); st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+			t.Errorf("fork in a snapshot that is mounted alone: mode %o", st.Mode)
+		}
+		fails(t, "rmdir there", syscall.Rmdir(filepath.Join(second, ".forks", "p")), syscall.EROFS)
+		w.call("unmount", second)
+		w.call("check", "")
+	})
+}
+
+// TestForksOfASnapshotComeAndGoUnderReaders: who makes forks by that path is
+// not disturbed by those who look there.
+func TestForksOfASnapshotComeAndGoUnderReaders(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		plant(t, w)
+		must(t, os.Mkdir(w.path(".snapshots", "s"), 0o755))
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					for _, below := range []string{"", "a/b/g"} {
+						_, err := os.Stat(w.path(".snapshots", "s", ".forks", fmt.Sprint(i%3), below))
+						if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESTALE) {
+							t.Error(err)
+							return
+						}
+					}
+				}
+			}()
+		}
+		for i := range 60 {
+			name := fmt.Sprint(i % 3)
+			if i%2 == 0 {
+				run(t, "mkdir", w.path(".snapshots", "s", ".forks", name))
+			} else {
+				must(t, os.Mkdir(w.path(".snapshots", "s", ".forks", name), 0o755))
+			}
+			write(t, w.path(".snapshots", "s", ".forks", name, "a", "new"), "new")
+			wants(t, w.path(".snapshots", "s", ".forks", name, "a", "b", "g"), "two")
+			must(t, syscall.Rmdir(w.path(".forks", name)))
+		}
+		close(stop)
+		wg.Wait()
 	})
 }
 
@@ -602,6 +834,70 @@ func openWay(t *testing.T, dir string) {
 	}
 }
 
+// statsUnderRenames looks at each part of a path below several directories
+// all the time, while x/d is renamed to y/d and back.
+func statsUnderRenames(t *testing.T, w *world, below string, dirs ...string) {
+	t.Helper()
+	stop := time.Now().Add(2 * time.Second)
+	var stats, renames atomic.Int64
+	var wg sync.WaitGroup
+	for _, p := range dirs {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			var st syscall.Stat_t
+			paths := []string{p}
+			for _, part := range strings.Split(below, "/") {
+				paths = append(paths, filepath.Join(paths[len(paths)-1], part))
+			}
+			for time.Now().Before(stop) && !t.Failed() {
+				for _, q := range paths {
+					if err := syscall.Stat(q, &st); err != nil {
+						t.Errorf("stat %s, after %d: %v", q, stats.Load(), err)
+						return
+					}
+					stats.Add(1)
+				}
+			}
+		}()
+	}
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		from, to := w.path("x", "d"), w.path("y", "d")
+		for time.Now().Before(stop) && !t.Failed() {
+			if err := os.Rename(from, to); err != nil {
+				t.Error(err)
+				return
+			}
+			from, to = to, from
+			renames.Add(1)
+		}
+	}()
+	wg.Wait()
+	t.Logf("%d stats, %d renames", stats.Load(), renames.Load())
+}
+
+// TestTwoPathsToOneFork: one of them is a link.
+func TestTwoPathsToOneFork(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		must(t, os.MkdirAll(w.path("a", "sub"), 0o755))
+		write(t, w.path("a", "sub", "f"), "f")
+		must(t, os.MkdirAll(w.path("x", "d"), 0o755))
+		must(t, os.MkdirAll(w.path("y"), 0o755))
+		must(t, os.Mkdir(w.path(".snapshots", "S"), 0o755))
+		must(t, os.Mkdir(w.path(".snapshots", "S", ".forks", "c"), 0o755))
+		real := w.path(".forks", "c", "a")
+		d, err := os.Open(w.path(".snapshots", "S", ".forks", "c", "a"))
+		must(t, err)
+		defer d.Close()
+		statsUnderRenames(t, w, "sub/f", real, w.path(".snapshots", "S", ".forks", "c", "a"))
+		if got, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.Fd())); got != real {
+			t.Errorf("an open directory moved to %s", got)
+		}
+	})
+}
+
 // TestTwoPathsToOneDirectory: Linux has one path for each directory inode.
 func TestTwoPathsToOneDirectory(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
@@ -611,40 +907,7 @@ func TestTwoPathsToOneDirectory(t *testing.T) {
 		must(t, os.MkdirAll(w.path("y"), 0o755))
 		must(t, os.Mkdir(w.path("x", "d"), 0o755))
 		must(t, os.Mkdir(w.path(".snapshots", "S"), 0o755))
-		stop := time.Now().Add(2 * time.Second)
-		var stats, renames atomic.Int64
-		var wg sync.WaitGroup
-		for _, p := range []string{w.path(".snapshots", "S", "a"), w.path("a", ".snapshots", "S")} {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				var st syscall.Stat_t
-				for time.Now().Before(stop) && !t.Failed() {
-					for _, q := range []string{p, filepath.Join(p, "sub"), filepath.Join(p, "sub", "f")} {
-						if err := syscall.Lstat(q, &st); err != nil {
-							t.Errorf("stat %s, after %d: %v", q, stats.Load(), err)
-							return
-						}
-						stats.Add(1)
-					}
-				}
-			}()
-		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			from, to := w.path("x", "d"), w.path("y", "d")
-			for time.Now().Before(stop) && !t.Failed() {
-				if err := os.Rename(from, to); err != nil {
-					t.Error(err)
-					return
-				}
-				from, to = to, from
-				renames.Add(1)
-			}
-		}()
-		wg.Wait()
-		t.Logf("%d stats, %d renames", stats.Load(), renames.Load())
+		statsUnderRenames(t, w, "sub/f", w.path(".snapshots", "S", "a"), w.path("a", ".snapshots", "S"))
 		// A working directory stays where it is.
 		d1, err := os.Open(w.path("a", ".snapshots", "S", "sub"))
 		must(t, err)
