@@ -892,3 +892,199 @@ mount -t tmpfs none $d; touch $d/null; mount --bind /dev/null $d/null; mount --r
 		t.Error("a volume was made though it can't be mounted")
 	}
 }
+
+// A look at a store that nobody serves leaves it as it is: what is to be
+// reclaimed waits.
+func TestCheckAndStatusChangeNothing(t *testing.T) {
+	store, dir := newMount(t)
+	for round := range 2 {
+		for i := range 1000 {
+			writeFile(t, filepath.Join(dir, fmt.Sprint(i)), strings.Repeat(fmt.Sprint(round), 5000))
+		}
+		dcfs(t, "snapshot", "create", dir, fmt.Sprint("s", round))
+	}
+	dcfs(t, "umount", dir)
+	dcfs(t, "snapshot", "delete", store, "s0") // and ends before all is reclaimed
+	backlog := func() string {
+		var st struct{ Backlog map[string]int64 }
+		if err := json.Unmarshal([]byte(dcfs(t, "status", "--json", store)), &st); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(st.Backlog)
+	}
+	want := backlog()
+	if !strings.Contains(want, "tasks:1") {
+		t.Fatalf("backlog %s, want a task", want)
+	}
+	for range 3 {
+		if out := dcfs(t, "check", store); !strings.Contains(out, "is consistent") {
+			t.Errorf("check says %q", out)
+		}
+		if got := backlog(); got != want {
+			t.Errorf("backlog %s, was %s", got, want)
+		}
+	}
+	dcfs(t, "gc", "--wait", store)
+	dcfs(t, "check", store)
+	if got := backlog(); got == want {
+		t.Errorf("backlog %s after gc --wait", got)
+	}
+}
+
+func TestMountOfADeletedSnapshotIsUnmounted(t *testing.T) {
+	store, dir := newMount(t)
+	must(t, os.Mkdir(filepath.Join(dir, "sub"), 0o755))
+	for _, c := range []struct {
+		del, umount []string
+	}{
+		{[]string{"rmdir", filepath.Join(dir, ".snapshots/s")}, []string{"umount"}},
+		{[]string{dcfsBinary(t), "snapshot", "delete", dir, "s"}, []string{"umount", "--lazy"}},
+	} {
+		dcfs(t, "snapshot", "create", dir, "s")
+		snap := mountAt(t, store+"%s")
+		if r := runCommand(t, nil, c.del[0], c.del[1:]...); r.code != 0 {
+			t.Fatalf("%v: exit %d, %s", c.del, r.code, r.stderr)
+		}
+		if _, err := os.Stat(filepath.Join(snap, "sub")); !errors.Is(err, syscall.ESTALE) {
+			t.Errorf("in the mount: %v, want ESTALE", err)
+		}
+		dcfsFails(t, "was deleted: unmount it", "mount", store+"@f", snap)
+		dcfsFails(t, "was deleted: unmount it", "snapshot", "list", snap)
+		dcfsFails(t, "was deleted: unmount it", "snapshot", "list", filepath.Join(snap, "sub"))
+		dcfs(t, append(c.umount, snap)...)
+		if isMounted(t, snap) || len(statusOf(t, store).Mounts) != 1 {
+			t.Errorf("%v: mounted %v, status %+v", c.umount, isMounted(t, snap), statusOf(t, store))
+		}
+	}
+	dcfs(t, "snapshot", "create", dir, "s")
+	snap := mountAt(t, store+"%s")
+	dcfs(t, "snapshot", "delete", dir, "s")
+	pid := statusOf(t, dir).PID
+	dcfs(t, "umount", dir)
+	dcfs(t, "umount", snap)
+	serverGone(t, pid)
+	if !unlocked(t, store) {
+		t.Error("the store is still locked")
+	}
+	dcfs(t, "check", store)
+}
+
+func TestForkThatIsMountedIsNotDeleted(t *testing.T) {
+	store, dir := newMount(t)
+	dcfs(t, "fork", "create", dir, "f")
+	dcfs(t, "fork", "create", store+"@f", "g")
+	g := mountAt(t, store+"@f/g")
+	writeFile(t, filepath.Join(g, "a"), "x")
+	dcfsFails(t, "is mounted at "+g, "fork", "delete", dir, "f/g")
+	dcfsFails(t, "is mounted at "+g, "fork", "delete", "-r", store, "f")
+	if err := syscall.Rmdir(filepath.Join(dir, ".forks/f/.forks/g")); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("rmdir: %v, want EBUSY", err)
+	}
+	wantFile(t, filepath.Join(g, "a"), "x")
+	dcfs(t, "umount", g)
+	dcfs(t, "fork", "delete", "-r", dir, "f")
+	dcfsFails(t, "no fork", "mount", store+"@f/g", g)
+}
+
+// A store that vanishes under its server takes it along, and nobody is told
+// that data is safe.
+func TestServerEndsWhenItsStoreIsGone(t *testing.T) {
+	for _, c := range []struct{ name, take string }{
+		{"deleted", `rm -rf "$1"`},
+		{"emptied", `rm -rf "$1"/*`},
+		{"moved", `mv "$1" "$1.away"`},
+	} {
+		for _, end := range []string{"umount", "SIGTERM"} {
+			t.Run(c.name+" "+end, func(t *testing.T) {
+				t.Parallel()
+				store, dir := newMount(t)
+				for i := range 100 {
+					writeFile(t, filepath.Join(dir, fmt.Sprint(i)), strings.Repeat("x", 5000))
+				}
+				pid := statusOf(t, dir).PID
+				shell(t, c.take, store)
+				if end == "umount" {
+					dcfsFails(t, "can't wait until its data is safe", "umount", dir)
+				} else {
+					must(t, syscall.Kill(pid, syscall.SIGTERM))
+				}
+				for i := 0; i < 40; i++ { // 20 s, and the 10 of serverGone
+					if syscall.Kill(pid, 0) != nil {
+						break
+					}
+					time.Sleep(500 * time.Millisecond)
+				}
+				serverGone(t, pid)
+				if isMounted(t, dir) {
+					t.Error("still mounted")
+				}
+			})
+		}
+	}
+}
+
+func TestStoreOnAReadOnlyFileSystemIsExplained(t *testing.T) {
+	needRoot(t)
+	store, dir := newMount(t)
+	dcfs(t, "umount", dir)
+	ro := mountPoint(t)
+	shell(t, `mount --bind "$1" "$2"; mount -o remount,bind,ro "$2"`, store, ro)
+	defer shell(t, `umount "$1"`, ro)
+	dcfsFails(t, "the store's file system is read-only; dcfs needs to write its lock even for -o ro", "mount", "-o", "ro", ro, dir)
+	dcfsFails(t, "the store's file system is read-only", "check", ro)
+}
+
+func TestViewOfNoVolumeMakesNone(t *testing.T) {
+	needFUSE(t)
+	dir, store := mountPoint(t), newStore(t)
+	for _, view := range []string{"@nope", "%nope", "@nope%nope"} {
+		dcfsFails(t, "no volume at "+store, "mount", store+view, dir)
+		dcfsFails(t, "no volume at "+store, "mount", "-f", store+view, dir)
+	}
+	if _, err := os.Lstat(store); err == nil {
+		t.Error("a volume was made")
+	}
+}
+
+func TestMountPointsAreNoStores(t *testing.T) {
+	_, dir := newMount(t)
+	dcfs(t, "snapshot", "create", dir, "s")
+	dcfsFails(t, "use the path "+dir+"/.snapshots/s", "fork", "create", dir+"%s", "g")
+	dcfsFails(t, "use the path "+dir+"/.forks/a/.forks/b/.snapshots/s", "snapshot", "list", dir+"@a/b%s")
+	dcfsFails(t, "use the path "+dir+"/.snapshots/s", "mount", dir+"%s", mountPoint(t))
+}
+
+func TestNoMemoryIsRefused(t *testing.T) {
+	for _, flag := range []string{"--cache=0", "--dirty=0", "-ocache=0", "-odirty=0"} {
+		r := runCommand(t, nil, dcfsBinary(t), "mount", flag, "a", "b")
+		if r.code != 2 || !strings.Contains(r.stderr, "leave it out for the default") {
+			t.Errorf("%s: exit %d, %q", flag, r.code, r.stderr)
+		}
+	}
+}
+
+// A busy mount's end is no alarm: what was acknowledged is safe.
+func TestSignalWithABusyWriterLogsNoAlarm(t *testing.T) {
+	store, dir := newMount(t)
+	pid := statusOf(t, dir).PID
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		f, err := os.Create(filepath.Join(dir, "a"))
+		for err == nil {
+			_, err = f.Write(make([]byte, 100000))
+			os.WriteFile(filepath.Join(dir, "b"), []byte("x"), 0o644)
+			os.Remove(filepath.Join(dir, "b"))
+		}
+		f.Close()
+	}()
+	time.Sleep(300 * time.Millisecond)
+	must(t, syscall.Kill(pid, syscall.SIGTERM))
+	serverGone(t, pid)
+	<-done
+	log, err := os.ReadFile(filepath.Join(store, "dcfs.log"))
+	if err != nil || strings.Contains(string(log), "closed") {
+		t.Errorf("log: %q, %v", log, err)
+	}
+	dcfs(t, "check", store)
+}

@@ -63,7 +63,7 @@ func check(t target, o snap.CheckOptions, asJSON bool) error {
 		return err
 	}
 	ctx := context.Background()
-	v, err := openWaiting(ctx, t.Store)
+	v, err := lookWaiting(ctx, t.Store)
 	if err != nil {
 		return err
 	}
@@ -83,10 +83,11 @@ func check(t target, o snap.CheckOptions, asJSON bool) error {
 	return nil
 }
 
-// openWaiting opens a store that another process may be about to let go of.
-func openWaiting(ctx context.Context, store string) (*volume, error) {
+// lookWaiting opens a store, as it is, that another process may be about to
+// let go of.
+func lookWaiting(ctx context.Context, store string) (*volume, error) {
 	for w := newWaiter(store); ; {
-		v, err := openVolume(ctx, store, false, serverOptions{}, logToStderr)
+		v, err := openVolume(ctx, store, openStill, serverOptions{}, logToStderr)
 		if err == nil || !w.again(err) {
 			return v, err
 		}

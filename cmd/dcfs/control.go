@@ -18,7 +18,7 @@ import (
 //
 // A connection to STORE/control carries one request. It is one line of JSON,
 // and so is the reply. The server answers its own user and root; who asks is
-// told by the kernel (SO_PEERCRED). Two requests take more than one reply:
+// told by the kernel (SO_PEERCRED). Three requests take more than one reply:
 //
 //	mount  ──▶  server reserves the view     ◀──  {"ok":true,"state":"go"}
 //	{"v":1,"dev":"0:57"} with the descriptor of /dev/fuse (SCM_RIGHTS)
@@ -28,6 +28,9 @@ import (
 //	            it has ended                 ◀──  {"ok":true,"state":"ended"}
 //	            its data is safe, and the store is unlocked if it was the
 //	            last mount                   ◀──  {"ok":true}
+//
+//	gc     ──▶  goes on, once a second       ◀──  {"ok":true,"state":"progress","result":{...}}
+//	            is done                      ◀──  {"ok":true,"result":{...}}
 //
 // A reply that is not ok is the last, and names a code and a text.
 
@@ -51,6 +54,7 @@ const (
 	opWatch          = "watch"
 	opSync           = "sync"
 	opStatus         = "status"
+	opGC             = "gc"
 	opSnapshotCreate = "snapshot.create"
 	opSnapshotList   = "snapshot.list"
 	opSnapshotRename = "snapshot.rename"
@@ -80,6 +84,9 @@ type request struct {
 	Sizes bool     `json:"sizes,omitempty"` // list sizes too
 
 	Recursive bool `json:"recursive,omitempty"` // delete what is listed below too
+
+	Wait     bool             `json:"wait,omitempty"` // for the reclamation
+	progress func(gcProgress) // of a gc; the client's
 
 	Mountpoint string        `json:"mountpoint,omitempty"`
 	Source     string        `json:"source,omitempty"`

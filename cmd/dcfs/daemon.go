@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"dcfs/dcdb"
 )
 
 // serveVerb is what "dcfs mount" starts. It is no command for people: it
@@ -27,11 +30,16 @@ var serveVerb = &verb{
 		var o serverOptions
 		serverFlags(fl, &o)
 		ready := fl.Int("ready-fd", -1, "where to tell that the server answers")
+		make := fl.Bool("make", false, "make the volume if the store is missing or empty")
 		return func(args []string) error {
 			if err := wantArgs(args, "STORE"); err != nil {
 				return err
 			}
-			return serveDaemon(args[0], o, *ready)
+			mode := openExisting
+			if *make {
+				mode = openOrMake
+			}
+			return serveDaemon(args[0], mode, o, *ready)
 		}
 	},
 }
@@ -80,7 +88,7 @@ func (o serverOptions) limitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := int64(256 << 20)
+	limit := int64(160 << 20)
 	for _, n := range []int64{o.Cache, o.Dirty} {
 		if n == 0 {
 			n = 64 << 20
@@ -100,7 +108,7 @@ type started struct {
 // startDaemon starts a server for a store and returns when it answers. The
 // server is this program again: a session of its own, working directory /,
 // and none of this process's descriptors.
-func startDaemon(store string, o serverOptions) error {
+func startDaemon(store string, mode openMode, o serverOptions) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -110,7 +118,8 @@ func startDaemon(store string, o serverOptions) error {
 	// whose reader waits for its end, say. The child's own come by ExtraFiles.
 	unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 
-	cmd := exec.Command("/proc/self/exe", append([]string{"serve", "--ready-fd=3"}, append(o.args(), "--", store)...)...)
+	args := append([]string{"serve", "--ready-fd=3", fmt.Sprintf("--make=%v", mode == openOrMake)}, o.args()...)
+	cmd := exec.Command("/proc/self/exe", append(args, "--", store)...)
 	cmd.Args[0] = "dcfs"
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{w}
@@ -137,7 +146,7 @@ func startDaemon(store string, o serverOptions) error {
 }
 
 // serveDaemon is the daemon's side.
-func serveDaemon(store string, o serverOptions, readyFd int) error {
+func serveDaemon(store string, mode openMode, o serverOptions, readyFd int) error {
 	if !filepath.IsAbs(store) {
 		return &usageError{text: "the store's path must be absolute"}
 	}
@@ -162,7 +171,7 @@ func serveDaemon(store string, o serverOptions, readyFd int) error {
 	syscall.Umask(0) // modes are masked by who creates, not by us
 	o.limitMemory()
 	log := newLogger(o)
-	s, err := newServer(context.Background(), store, true, o, log)
+	s, err := newServer(context.Background(), store, mode, o, log)
 	if err == nil {
 		err = log.openIn(store, true)
 	}
@@ -171,7 +180,10 @@ func serveDaemon(store string, o serverOptions, readyFd int) error {
 		return nil // told
 	}
 	s.stopOnSignals()
-	return s.serve()
+	if s.serve() != nil {
+		os.Exit(exitError) // the log has it
+	}
+	return nil
 }
 
 // logger writes a line for what goes wrong and, if asked, for what is done.
@@ -246,8 +258,14 @@ func replaceStdio(fd int) error {
 	return nil
 }
 
-// printf logs what went wrong.
+// printf logs what went wrong. That what comes after the end finds the volume
+// closed is no news.
 func (l *logger) printf(format string, args ...any) {
+	for _, a := range args {
+		if err, ok := a.(error); ok && errors.Is(err, dcdb.ErrClosed) && !l.verbose {
+			return
+		}
+	}
 	line := time.Now().UTC().Format("2006-01-02T15:04:05.000Z ") + oneLine(fmt.Sprintf(format, args...)) + "\n"
 	l.mu.Lock()
 	defer l.mu.Unlock()

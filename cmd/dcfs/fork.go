@@ -26,7 +26,8 @@ Example:
 
 var forkDeleteVerb = deleteVerb("fork delete", "Delete forks, with all that is in them", `
 A fork that lists forks of its own can't be deleted before these are deleted
-or renamed to elsewhere, or together with them by -r. Forks that descend from
+or renamed to elsewhere, or together with them by -r. One that is mounted by
+itself must be unmounted first. Forks that descend from
 it and are listed elsewhere stay as they are. "rmdir MOUNTPOINT/.forks/NAME"
 does the same.
 

@@ -20,10 +20,13 @@
 //	(1) The store's lock comes first: only who holds it removes or makes the
 //	    control socket, so a dead server's socket is never mistaken for a
 //	    live one's, nor a live one's removed.
-//	(2) The live view of a fork is served to one mount at a time.
+//	(2) The live view of a fork is served to one mount at a time. A fork that
+//	    is mounted by itself is not deleted, and one that is being deleted not
+//	    mounted. A snapshot may be deleted while it is mounted.
 //	(3) A server without mounts, and without a request that it is answering,
 //	    ends. It removes the socket before it closes the store, so whoever
-//	    finds no server but a locked store waits.
+//	    finds no server but a locked store waits. If the store is gone, or its
+//	    engine can't come to an end, the server ends without.
 //	(4) What is asked by way of a mount reaches only what lies in that
 //	    mount's view.
 //
@@ -66,7 +69,7 @@ var verbs = []*verb{
 	mountVerb, umountVerb,
 	snapshotCreateVerb, snapshotListVerb, snapshotRenameVerb, snapshotDeleteVerb,
 	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb,
-	statusVerb, checkVerb, versionVerb, serveVerb,
+	statusVerb, gcVerb, checkVerb, versionVerb, serveVerb,
 }
 
 // usageError is a command line that makes no sense. Its text says why, and

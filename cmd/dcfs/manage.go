@@ -44,6 +44,13 @@ func callOnce(t target, req *request) (json.RawMessage, error) {
 	}
 	defer c.Close()
 	r, err := c.ask(req)
+	for err == nil && r.State == stateProgress {
+		var p gcProgress
+		if err = json.Unmarshal(r.Result, &p); err == nil {
+			req.progress(p)
+			r, err = c.next()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +64,11 @@ func callLocal(t target, req *request) (json.RawMessage, error) {
 		return nil, fmt.Errorf("%s: its store %s is not being served from here", t.Mount.Mountpoint, t.Store)
 	}
 	ctx := context.Background()
-	v, err := openVolume(ctx, t.Store, false, serverOptions{}, logToStderr)
+	mode := openExisting
+	if req.Op == opStatus {
+		mode = openStill
+	}
+	v, err := openVolume(ctx, t.Store, mode, serverOptions{}, logToStderr)
 	if err != nil {
 		return nil, err
 	}
@@ -72,8 +83,14 @@ func callLocal(t target, req *request) (json.RawMessage, error) {
 }
 
 func answerLocal(ctx context.Context, v *volume, req *request) (any, error) {
-	if req.Op == opStatus {
+	switch req.Op {
+	case opStatus:
 		return v.status(ctx)
+	case opGC:
+		return v.gc(ctx, req.Wait, func(p gcProgress) error {
+			req.progress(p)
+			return nil
+		})
 	}
 	view, err := v.root(req.Fork, req.Snapshot)
 	if err != nil {

@@ -112,6 +112,9 @@ func mount(source, mountpoint string, p *optionParser, foreground bool) error {
 		return remount(mountpoint, &p.mount)
 	}
 	t, err := parseStore(source)
+	if err == nil {
+		err = t.checkStore()
+	}
 	if err != nil {
 		return err
 	}
@@ -134,7 +137,7 @@ func mount(source, mountpoint string, p *optionParser, foreground bool) error {
 	if foreground {
 		return mp.inForeground()
 	}
-	c, err := mp.run(func() error { return startDaemon(t.Store, p.server) })
+	c, err := mp.run(func() error { return startDaemon(t.Store, mp.openMode(), p.server) })
 	if err != nil {
 		return err
 	}
@@ -167,6 +170,11 @@ func prepareMountpoint(mountpoint, store string) (string, error) {
 	}
 	for isDead(dir) { // they may be stacked
 		if err := clearDead(dir); err != nil {
+			return "", err
+		}
+	}
+	if m, err := mountAt(dir); err == nil && m != nil && m.isDcfs() {
+		if err := m.present(); err != nil {
 			return "", err
 		}
 	}
@@ -221,6 +229,15 @@ type mountPlan struct {
 	mountpoint string
 	options    mountOptions
 	server     serverOptions
+}
+
+// openMode is how the store is opened: a volume that is made has no forks and
+// snapshots to mount.
+func (mp *mountPlan) openMode() openMode {
+	if mp.target.viewSuffix() != "" {
+		return openExisting
+	}
+	return openOrMake
 }
 
 // run makes the mount with the store's server, which start starts if there is
@@ -308,7 +325,7 @@ func (mp *mountPlan) inForeground() error {
 			return err
 		}
 		var err error
-		if s, err = newServer(context.Background(), mp.target.Store, true, o, log); err != nil {
+		if s, err = newServer(context.Background(), mp.target.Store, mp.openMode(), o, log); err != nil {
 			return err
 		}
 		s.stopOnSignals()

@@ -49,6 +49,14 @@ func (m *mountEntry) alive() error {
 	if isDead(m.Mountpoint) {
 		return fmt.Errorf("%s: the process that served this mount is gone; \"dcfs umount %[1]s\" clears it, \"dcfs mount\" mounts anew", m.Mountpoint)
 	}
+	return m.present()
+}
+
+// present returns an error that says what to do if what m shows was deleted.
+func (m *mountEntry) present() error {
+	if _, err := os.Lstat(m.Mountpoint); errors.Is(err, syscall.ESTALE) {
+		return coded(codeNotExist, "%s: the snapshot or fork that is mounted here was deleted: unmount it (\"dcfs umount %[1]s\")", m.Mountpoint)
+	}
 	return nil
 }
 
@@ -243,6 +251,9 @@ func storeOfMount(m *mountEntry) (string, error) {
 		if store, err := os.Readlink(link); err == nil {
 			return store, nil
 		}
+	}
+	if t, err := parseStore(m.Source); err == nil && filepath.IsAbs(m.Source) {
+		return "", fmt.Errorf("the store %s, which is mounted at %s, is not there any more", t.Store, m.Mountpoint)
 	}
 	return "", fmt.Errorf("%s: can't tell which store is mounted here (its source is %q); name the store instead", m.Mountpoint, m.Source)
 }

@@ -250,6 +250,9 @@ func setSize(dst *int64, v string) error {
 	if err != nil {
 		return err
 	}
+	if n == 0 {
+		return fmt.Errorf("%s is no size to work with: leave it out for the default", v)
+	}
 	*dst = n
 	return nil
 }

@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"dcfs/dcdb"
 	"dcfs/fs"
 	"dcfs/inode"
 	"dcfs/snap"
@@ -27,6 +29,11 @@ const (
 	// A server that is told to end waits this long for programs that use a
 	// mount, once everything is durable.
 	stopTimeout = 5 * time.Second
+	// Closing the store may take this long once the volume is closed: its
+	// engine tries for ever what it can't write.
+	closeTimeout = 30 * time.Second
+	// ... and whatever is still to be written, where the store is gone.
+	goneTimeout = 5 * time.Second
 	// Replies about the end of the store are still sent after it.
 	lingerTimeout = 2 * time.Second
 )
@@ -37,14 +44,17 @@ type server struct {
 	*volume // immutable
 	log     *logger
 	started time.Time
+	place   os.FileInfo // of the store's directory; immutable
 	l       *net.UnixListener
 	conns   sync.WaitGroup // connections that are being answered, and accept
 
 	done     chan struct{} // closed when the store is closed
 	closeErr error         // what went wrong with that; read after done
+	lost     atomic.Bool   // writing was given up
 
 	mu       sync.Mutex
 	mounts   map[*served]struct{} // guarded by mu
+	deleting map[*snap.View]int   // guarded by mu: forks that are being deleted, by how many
 	busy     int                  // guarded by mu: requests in work, rule (3)
 	closing  bool                 // guarded by mu: nobody is let in any more
 	stopping bool                 // guarded by mu: told to end, the same for who asks
@@ -68,20 +78,24 @@ type served struct {
 	srv *fs.Server
 }
 
-// newServer opens the store, which it makes if create is set, and listens.
-func newServer(ctx context.Context, dir string, create bool, o serverOptions, log *logger) (*server, error) {
-	v, err := openVolume(ctx, dir, create, o, log.printf)
+// newServer opens the store and listens.
+func newServer(ctx context.Context, dir string, mode openMode, o serverOptions, log *logger) (*server, error) {
+	v, err := openVolume(ctx, dir, mode, o, log.printf)
 	if err != nil {
 		return nil, err
 	}
-	l, err := listen(dir)
+	var l *net.UnixListener
+	place, err := os.Stat(dir)
+	if err == nil {
+		l, err = listen(dir)
+	}
 	if err != nil {
 		v.close(ctx)
 		return nil, err
 	}
 	s := &server{
-		volume: v, log: log, started: time.Now(), l: l,
-		done: make(chan struct{}), mounts: map[*served]struct{}{},
+		volume: v, log: log, started: time.Now(), place: place, l: l,
+		done: make(chan struct{}), mounts: map[*served]struct{}{}, deleting: map[*snap.View]int{},
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,14 +172,71 @@ func (s *server) leave(n int) {
 // shut ends the service: rule (3) says in which order. It is called once, by
 // who has set closing.
 func (s *server) shut() {
-	if err := removeSocket(s.dir); err != nil {
-		s.log.printf("removing the control socket: %v", err)
+	if !s.gone() { // else it may be another's
+		if err := removeSocket(s.dir); err != nil {
+			s.log.printf("removing the control socket: %v", err)
+		}
 	}
 	s.l.Close()
-	if s.closeErr = s.close(context.Background()); s.closeErr != nil {
+	err := s.limited(0, func() error { return s.vol.Close(context.Background()) })
+	if cerr := s.limited(closeTimeout, s.store.Close); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		s.closeErr = fmt.Errorf("closing store %s: %w", s.dir, err)
 		s.log.printf("%v", s.closeErr)
 	}
 	close(s.done)
+}
+
+var (
+	errGone = errors.New("the store's directory is gone, and with it what was not written yet")
+	errLost = errors.New("writing to the store was given up")
+)
+
+// limited runs fn, which writes to the store. It gives up after limit, if that
+// is not 0, and sooner where the store is gone; then nothing is run any more.
+func (s *server) limited(limit time.Duration, fn func() error) error {
+	if s.lost.Load() {
+		return errLost
+	}
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	t := time.NewTicker(goneTimeout / 10)
+	defer t.Stop()
+	for begun := time.Now(); ; {
+		select {
+		case err := <-done:
+			return err
+		case <-t.C:
+		}
+		since := time.Since(begun)
+		if since > goneTimeout && s.gone() {
+			s.lost.Store(true)
+			return errGone
+		}
+		if limit > 0 && since > limit {
+			s.lost.Store(true)
+			return fmt.Errorf("it is not done after %v: given up", limit)
+		}
+	}
+}
+
+// gone reports whether the store is not where it was when it was opened.
+func (s *server) gone() bool {
+	fi, err := os.Stat(s.dir)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	if !os.SameFile(fi, s.place) {
+		return true
+	}
+	for _, name := range []string{"lock", "records", "segments"} {
+		if _, err := os.Lstat(filepath.Join(s.dir, name)); errors.Is(err, os.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 // answer reads a request and answers it.
@@ -228,12 +299,79 @@ func (s *server) dispatch(c *conn, req *request) (any, error) {
 		return nil, s.vol.Space().SyncAll(ctx)
 	case opStatus:
 		return s.status(ctx)
+	case opGC:
+		return s.serveGC(c, req)
 	}
 	view, err := s.viewOf(req)
 	if err != nil {
 		return nil, err
 	}
+	if req.Op == opForkDelete {
+		let, err := s.holdForks(view, req)
+		if err != nil {
+			return nil, err
+		}
+		defer let()
+	}
 	return s.manage(ctx, view, req)
+}
+
+// holdForks sees to it that none of the forks that a request is to delete is
+// mounted by itself, before let is called.
+func (s *server) holdForks(view *snap.View, req *request) (let func(), err error) {
+	parent, name, err := s.forkParent(view, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.vol.Fork(parent, name)
+	if err != nil {
+		return func() {}, nil // deleting it fails, and says why
+	}
+	forks := []*snap.View{f}
+	for i := 0; req.Recursive && i < len(forks); i++ {
+		forks = append(forks, s.vol.Forks(forks[i])...)
+	}
+	limit := time.After(endNotice)
+	for {
+		m := s.hold(forks)
+		if m == nil {
+			break
+		}
+		busy := coded(codeBusy, "delete fork %s: %s%s is mounted at %s: unmount it first", req.Name, s.dir, m.suffix, m.mountpoint)
+		if s.visible(m) {
+			return nil, busy
+		}
+		select { // as in reserveWait
+		case <-m.ended:
+		case <-limit:
+			return nil, busy
+		}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, f := range forks {
+			if s.deleting[f]--; s.deleting[f] == 0 {
+				delete(s.deleting, f)
+			}
+		}
+	}, nil
+}
+
+// hold keeps forks from being mounted, if none of them is; else it returns the
+// mount.
+func (s *server) hold(forks []*snap.View) *served {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range forks {
+		if m := s.mountOfLocked(f); m != nil {
+			return m
+		}
+	}
+	for _, f := range forks {
+		s.deleting[f]++
+	}
+	return nil
 }
 
 // viewOf returns the view that a request names: rule (4).
@@ -336,6 +474,9 @@ func (s *server) reserve(m *served) (*served, error) {
 	if o := s.mountOfLocked(m.view); o != nil {
 		return o, nil
 	}
+	if s.deleting[m.view] > 0 {
+		return nil, coded(codeBusy, "%s%s is being deleted", s.dir, m.suffix)
+	}
 	s.idle.Stop()
 	s.mounts[m] = struct{}{}
 	return nil, nil
@@ -426,7 +567,11 @@ func checkFuse(fd int) error {
 func (s *server) await(m *served) {
 	m.srv.Wait()
 	s.log.debugf("unmounted %s%s from %s", s.dir, m.suffix, m.mountpoint)
-	if m.endErr = s.vol.Space().SyncAll(context.Background()); m.endErr != nil {
+	m.endErr = s.syncAll()
+	if errors.Is(m.endErr, dcdb.ErrClosed) {
+		m.endErr = nil // abandoned: closing the store has made it durable, or says why not
+	}
+	if m.endErr != nil {
 		s.log.printf("writing back after unmount of %s: %v", m.mountpoint, m.endErr)
 	}
 	s.mu.Lock()
@@ -440,6 +585,11 @@ func (s *server) await(m *served) {
 	if last {
 		s.shut()
 	}
+}
+
+// syncAll makes everything durable, at the end of a mount or of the server.
+func (s *server) syncAll() error {
+	return s.limited(0, func() error { return s.vol.Space().SyncAll(context.Background()) })
 }
 
 // watch tells a client when a mount has ended and its data is safe.
@@ -491,7 +641,7 @@ func (s *server) stop(sig os.Signal) {
 	s.mu.Unlock()
 	defer s.leave(1)
 
-	if err := s.vol.Space().SyncAll(context.Background()); err != nil {
+	if err := s.syncAll(); err != nil {
 		s.log.printf("writing back: %v", err)
 	}
 	detached := map[*served]bool{}
@@ -595,6 +745,7 @@ type status struct {
 	Mounts    []mountStatus    `json:"mounts"`
 	UsedBytes uint64           `json:"usedBytes"`
 	FreeBytes uint64           `json:"freeBytes"`
+	Backlog   backlog          `json:"backlog"`   // what was deleted and still takes space
 	Snapshots int              `json:"snapshots"` // of all forks
 	Forks     int              `json:"forks"`     // main not counted
 	Counters  map[string]int64 `json:"counters"`  // store calls since the store was opened

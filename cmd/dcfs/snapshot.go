@@ -21,9 +21,10 @@ Example:
   dcfs snapshot rename /mnt monday before-the-upgrade`, opSnapshotRename)
 
 var snapshotDeleteVerb = deleteVerb("snapshot delete", "Delete snapshots", `
-Forks that were made from a snapshot stay as they are. "rmdir
-MOUNTPOINT/.snapshots/NAME" does the same. With -n nothing is deleted: it says
-what deleting these together would free.
+Forks that were made from a snapshot stay as they are. Where a snapshot is
+mounted by itself it is gone at once, and the mount is good for umount only.
+"rmdir MOUNTPOINT/.snapshots/NAME" does the same. With -n nothing is deleted: it
+says what deleting these together would free.
 
 Example:
   dcfs snapshot delete /mnt monday tuesday`, opSnapshotDelete, opSnapshotFrees)

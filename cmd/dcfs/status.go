@@ -44,6 +44,9 @@ func (v *volume) status(ctx context.Context) (*status, error) {
 		Store: v.dir, UUID: super.UUID.String(), Format: super.Version, Created: super.Created,
 		Mounts: []mountStatus{}, UsedBytes: u.UsedBytes, FreeBytes: u.FreeBytes,
 	}
+	if st.Backlog, err = v.backlog(uncounted(ctx)); err != nil {
+		return nil, err
+	}
 	var walk func(view *snap.View)
 	walk = func(view *snap.View) {
 		st.Snapshots += len(v.vol.Snapshots(view))
@@ -76,6 +79,9 @@ func (st *status) print() error {
 	}
 	fmt.Fprintf(w, "space\t%s used, %s free\n", humanBytes(st.UsedBytes), humanBytes(st.FreeBytes))
 	fmt.Fprintf(w, "holds\t%s, %s besides main\n", counted(st.Snapshots, "snapshot"), counted(st.Forks, "fork"))
+	if st.Backlog != (backlog{}) {
+		fmt.Fprintf(w, "to reclaim\t%v\n", st.Backlog)
+	}
 	if err := w.Flush(); err != nil || len(st.Mounts) == 0 {
 		return err
 	}

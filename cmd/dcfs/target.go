@@ -124,7 +124,35 @@ func parseTarget(s string) (target, error) {
 			return mountTarget(m, path)
 		}
 	}
-	return parseStore(s)
+	t, err := parseStore(s)
+	if err != nil {
+		return target{}, err
+	}
+	return t, t.checkStore()
+}
+
+// checkStore refuses @FORK and %SNAPSHOT after a mount point: there, they have
+// paths.
+func (t target) checkStore() error {
+	if t.viewSuffix() == "" {
+		return nil
+	}
+	path, err := realPath(t.Store)
+	if err != nil {
+		return nil // there is none
+	}
+	m, err := mountAt(path)
+	if err != nil || m == nil || !m.isDcfs() {
+		return err
+	}
+	in := t.Store
+	if t.Fork != "" {
+		in += "/.forks/" + strings.ReplaceAll(t.Fork, "/", "/.forks/")
+	}
+	if t.Snapshot != "" {
+		in += "/.snapshots/" + t.Snapshot
+	}
+	return coded(codeInvalid, "%s is a mount point, not a store: name its store%s, or use the path %s", t.Store, t.viewSuffix(), in)
 }
 
 // mountTarget is the view at path, which lies in m. The store is where m's
@@ -146,19 +174,18 @@ func mountTarget(m *mountEntry, path string) (target, error) {
 	return t, nil
 }
 
-// realPath makes path absolute and free of symbolic links, also where it is
-// the mount point of a dead server, which answers nothing.
+// realPath makes path absolute and free of symbolic links, also where it lies
+// in the mount of a dead server, which answers nothing, or of a view that was
+// deleted.
 func realPath(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
 	real, err := filepath.EvalSymlinks(abs)
-	if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.EACCES) {
-		var dir string
-		if dir, err = filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-			real = filepath.Join(dir, filepath.Base(abs))
-		}
+	if (errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ESTALE) || errors.Is(err, syscall.EACCES)) && abs != "/" {
+		dir, err := realPath(filepath.Dir(abs))
+		return filepath.Join(dir, filepath.Base(abs)), err
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, plainErr(err))

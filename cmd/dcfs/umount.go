@@ -24,7 +24,8 @@ var umountVerb = &verb{
 When the last mount of a store has gone, the store is unlocked before the
 command returns. A mount that is in use is left alone, and what uses it is
 named; --lazy takes it away from the tree at once, makes everything durable
-that was written so far, and leaves it to the programs that use it.
+that was written so far, and leaves it to the programs that use it. The exit
+status is 0 only if the data is safe.
 
 Example:
   dcfs umount /mnt`,
@@ -97,8 +98,10 @@ func umount(mountpoint string, f umountFlags) error {
 	}
 	store, c, err := watchMount(m)
 	if err != nil { // the mount comes off even if its server can't be asked
-		fmt.Fprintf(os.Stderr, "dcfs: note: %v: can't wait until the data is safe\n", err)
-		return detach(dir, f.lazy)
+		if derr := detach(dir, f.lazy); derr != nil {
+			return derr
+		}
+		return fmt.Errorf("%s is unmounted, but can't wait until its data is safe: %w", dir, err)
 	}
 	defer c.Close()
 	if err := detach(dir, f.lazy); err != nil {

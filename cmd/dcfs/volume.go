@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"dcfs/dcdb/store"
@@ -24,11 +25,19 @@ type volume struct {
 	vol   *snap.Volume
 }
 
-// openVolume opens the store in dir; create makes it if it is missing or
-// empty.
-func openVolume(ctx context.Context, dir string, create bool, o serverOptions, logf func(string, ...any)) (*volume, error) {
+// How a store is opened.
+type openMode int
+
+const (
+	openExisting openMode = iota
+	openOrMake            // it is made if it is missing or empty
+	openStill             // for a look at it as it is: no background work
+)
+
+// openVolume opens the store in dir.
+func openVolume(ctx context.Context, dir string, mode openMode, o serverOptions, logf func(string, ...any)) (*volume, error) {
 	open := embedded.Open
-	if create {
+	if mode == openOrMake {
 		open = embedded.OpenOrCreate
 	}
 	st, err := open(dir, embedded.Options{Log: logf})
@@ -36,8 +45,9 @@ func openVolume(ctx context.Context, dir string, create bool, o serverOptions, l
 		return nil, openError(dir, err)
 	}
 	v := &volume{dir: dir, store: store.NewCounting(st)}
-	v.vol, err = snap.Open(ctx, v.store, snap.Options{
+	v.vol, err = snap.Open(ctx, countedStore{v.store}, snap.Options{
 		CacheBytes: o.Cache, DirtyBytes: o.Dirty, CommitInterval: o.Commit, SizeBytes: o.Size, Log: logf,
+		Still: mode == openStill,
 	})
 	if err != nil {
 		st.Close()
@@ -46,13 +56,33 @@ func openVolume(ctx context.Context, dir string, create bool, o serverOptions, l
 	return v, nil
 }
 
+// countedStore counts all calls but those of who looks at what there is.
+type countedStore struct{ *store.Counting }
+
+type uncountedKey struct{}
+
+// uncounted marks the calls that a status makes, which is to tell of others'.
+func uncounted(ctx context.Context) context.Context {
+	return context.WithValue(ctx, uncountedKey{}, true)
+}
+
+// Scan implements store.Records.
+func (c countedStore) Scan(ctx context.Context, from, to []byte, limit int) ([]store.Record, error) {
+	if ctx.Value(uncountedKey{}) != nil {
+		return c.Store.Scan(ctx, from, to, limit)
+	}
+	return c.Counting.Scan(ctx, from, to, limit)
+}
+
 // openError says which store it was, and what to do if that is known.
 func openError(dir string, err error) error {
 	switch {
 	case errors.Is(err, embedded.ErrInUse):
 		return coded(codeLocked, "store %v", err)
 	case errors.Is(err, embedded.ErrNoVolume), errors.Is(err, os.ErrNotExist):
-		return coded(codeNotExist, "no volume at %s (\"dcfs mount\" makes one)", dir)
+		return coded(codeNotExist, "no volume at %s (\"dcfs mount %[1]s MOUNTPOINT\" makes one)", dir)
+	case errors.Is(err, syscall.EROFS):
+		return coded(codeReadOnly, "store %s: the store's file system is read-only; dcfs needs to write its lock even for -o ro: remount that file system read-write, or copy the store to one that is", dir)
 	case errors.Is(err, os.ErrPermission):
 		return coded(codeForbidden, "store %s: permission denied: it belongs to %s", dir, ownerName(dir))
 	}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"dcfs/snap"
+)
+
+var gcVerb = &verb{
+	name: "gc", args: "TARGET",
+	summary: "Give back the disk space of what was deleted",
+	long: `
+What was deleted is reclaimed in the background, and the space of large
+contents comes back with it. The store's records and small contents keep theirs
+until many were deleted: this command has them give it back now. With --wait it
+first waits until everything that was deleted is reclaimed. Whatever is mounted
+stays in use meanwhile.
+
+Example:
+  dcfs gc --wait /mnt
+  dcfs gc ~/volume`,
+	flags: func(fl *pflag.FlagSet) func([]string) error {
+		wait := fl.Bool("wait", false, "wait for what is still to be reclaimed, then give its space back too")
+		asJSON := fl.Bool("json", false, "print JSON")
+		quiet := fl.BoolP("quiet", "q", false, "no progress")
+		return onTarget(nil, func(t target, args []string) error {
+			show := showBacklog(os.Stderr, *quiet)
+			var r gcReport
+			err := callStore(t, &request{Op: opGC, Wait: *wait, progress: show.step}, &r)
+			show.end()
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return printJSON(&r)
+			}
+			r.print()
+			return nil
+		})
+	},
+}
+
+// backlog is what was deleted and still takes space.
+type backlog struct {
+	Tasks   int    `json:"tasks"`   // deleted snapshots, and forks to be cut
+	Merges  int    `json:"merges"`  // deleted forks to be joined with their last descendant
+	Trees   int    `json:"trees"`   // large files and directories that were dropped; 1000 are that or more
+	Objects int    `json:"objects"` // that are free and not erased
+	Entries uint64 `json:"entries"` // of dead lists, that the tasks remove
+	Bytes   uint64 `json:"bytes"`   // ... and what they name
+}
+
+// String describes a backlog that is not empty.
+func (b backlog) String() string {
+	s := counted(b.Tasks+b.Merges, "task")
+	if b.Entries > 0 {
+		s += fmt.Sprintf(" with %s of %s", counted(int(b.Entries), "dead page"), humanBytes(b.Bytes))
+	}
+	if b.Trees >= snap.MaxTrees {
+		s += fmt.Sprintf(", %d trees or more", b.Trees)
+	} else if b.Trees > 0 {
+		s += ", " + counted(b.Trees, "tree")
+	}
+	if b.Objects > 0 {
+		s += ", " + counted(b.Objects, "object") + " to erase"
+	}
+	return s
+}
+
+func (v *volume) backlog(ctx context.Context) (backlog, error) {
+	b, err := v.vol.Backlog(ctx)
+	return backlog(b), err
+}
+
+// gcReport is what a gc did.
+type gcReport struct {
+	Store   string  `json:"store"`
+	Before  uint64  `json:"usedBytesBefore"`
+	After   uint64  `json:"usedBytesAfter"`
+	Backlog backlog `json:"backlog"` // that is left
+}
+
+func (r *gcReport) print() {
+	fmt.Printf("%s given back, %s used now\n", humanBytes(r.Before-min(r.Before, r.After)), humanBytes(r.After))
+	if r.Backlog != (backlog{}) {
+		fmt.Printf("still to be reclaimed: %v (\"dcfs gc --wait\" waits for it)\n", r.Backlog)
+	}
+}
+
+// A gc tells what it does now, and then, while it works.
+const (
+	gcProgressEvery = time.Second
+	stateProgress   = "progress"
+)
+
+// gcProgress is what a gc is busy with.
+type gcProgress struct {
+	Backlog    backlog `json:"backlog"`
+	Compacting bool    `json:"compacting"` // nothing is waited for any more
+	UsedBytes  uint64  `json:"usedBytes"`
+}
+
+// gc waits for the background's work, if it is to, and has the store give back
+// what it holds without need. tell is called every second, by one goroutine at
+// a time; an error of it ends the gc.
+func (v *volume) gc(ctx context.Context, wait bool, tell func(gcProgress) error) (*gcReport, error) {
+	before, err := v.vol.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if wait {
+		err := v.telling(ctx, false, tell, v.vol.WaitIdle)
+		if err != nil {
+			return nil, verbError(err, "waiting for the reclamation")
+		}
+	}
+	if err := v.telling(ctx, true, tell, v.store.Compact); err != nil {
+		return nil, verbError(err, "giving space back")
+	}
+	after, err := v.vol.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &gcReport{Store: v.dir, Before: before.UsedBytes, After: after.UsedBytes}
+	r.Backlog, err = v.backlog(ctx)
+	return r, err
+}
+
+// telling runs work, and tells meanwhile how far it is.
+func (v *volume) telling(ctx context.Context, compacting bool, tell func(gcProgress) error, work func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() { done <- work(ctx) }()
+	t := time.NewTicker(gcProgressEvery)
+	defer t.Stop()
+	for {
+		select {
+		case err := <-done:
+			if cause := context.Cause(ctx); err != nil && cause != nil {
+				return cause
+			}
+			return err
+		case <-t.C:
+		}
+		p := gcProgress{Compacting: compacting}
+		u, err := v.vol.Usage(ctx)
+		if err == nil {
+			p.UsedBytes = u.UsedBytes
+			p.Backlog, err = v.backlog(ctx)
+		}
+		if err == nil {
+			err = tell(p)
+		}
+		if err != nil {
+			cancel(err) // and wait for work to end
+		}
+	}
+}
+
+// serveGC is gc for a client, which ends it by hanging up.
+func (s *server) serveGC(c *conn, req *request) (any, error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	go func() { // ends with the connection
+		c.Read(make([]byte, 1))
+		cancel(errClosed)
+	}()
+	return s.gc(ctx, req.Wait, func(p gcProgress) error {
+		return c.send(okReply(stateProgress, p), -1)
+	})
+}
+
+// backlogLine shows on a terminal what a gc is busy with.
+type backlogLine struct {
+	f     *os.File // nil: nowhere
+	shown bool
+}
+
+func showBacklog(f *os.File, quiet bool) *backlogLine {
+	fi, err := f.Stat()
+	if quiet || err != nil || fi.Mode()&os.ModeCharDevice == 0 {
+		f = nil
+	}
+	return &backlogLine{f: f}
+}
+
+// clearLine erases the line that the cursor is in.
+const clearLine = "\r\x1b[K"
+
+func (l *backlogLine) step(p gcProgress) {
+	if l.f == nil {
+		return
+	}
+	what := "compacting"
+	if !p.Compacting {
+		what = "reclaiming: " + p.Backlog.String()
+	}
+	fmt.Fprintf(l.f, "%sdcfs: %s used, %s ", clearLine, humanBytes(p.UsedBytes), what)
+	l.shown = true
+}
+
+func (l *backlogLine) end() {
+	if l.shown {
+		fmt.Fprint(l.f, clearLine)
+	}
+}
