@@ -1188,8 +1188,10 @@ func (m *model) deleteFork() {
 
 func (m *model) rmdirFork(f *refLine) {
 	p := f.path(m.dir)
-	if snaps := f.up.snaps; len(snaps) > 0 && m.one(3) { // found there, too
-		p = filepath.Join(snaps[m.rng.IntN(len(snaps))].path(m.dir), ".forks", f.name)
+	if snaps := f.up.snaps; len(snaps) > 0 && m.one(3) { // found there, as a link
+		link := filepath.Join(snaps[m.rng.IntN(len(snaps))].path(m.dir), ".forks", f.name)
+		m.note("rmdir %q", link)
+		m.same(unix.Rmdir(link), syscall.ENOTDIR)
 	}
 	m.note("rmdir %q", p)
 	want := syscall.Errno(0)
