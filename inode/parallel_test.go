@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"dcfs/dcdb/store"
 	"dcfs/snap"
 )
 
@@ -124,10 +125,17 @@ func (w *stormer) dir() uint64 {
 // TestEverySnapshotIsACutThroughAllWriters: each writer counts up, first in
 // a file of its own, then in one for all, then by a rename. A snapshot has
 // what had returned before it was asked for, nothing that began after it was
-// there, and no later step of a writer without the earlier ones.
+// there, and no later step of a writer without the earlier ones. So has a fork.
+// The store takes its time.
 func TestEverySnapshotIsACutThroughAllWriters(t *testing.T) {
 	const writers = 8
-	x := newFixture(t)
+	slow := store.NewFault(newMemory())
+	slow.Before(func(op store.Op) {
+		if op&store.OpWrites != 0 {
+			time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+		}
+	})
+	x := newFixtureOnStore(t, slow, Options{})
 	shared := x.create("shared", "")
 	var cs []*counter
 	for i := range writers {
@@ -147,20 +155,31 @@ func TestEverySnapshotIsACutThroughAllWriters(t *testing.T) {
 	}
 	for i := range rounds {
 		before := progress(cs)
-		s, err := x.vol.CreateSnapshot(bg, x.view, fmt.Sprint("s", i))
+		s, err := x.cut(i)
 		x.must(err)
 		after := progress(cs)
 		for k, c := range cs {
 			c.compare(s, before[k][0], after[k][1])
 		}
-		if i%3 == 1 {
+		switch i % 4 {
+		case 1:
 			x.must(x.vol.DeleteSnapshot(bg, x.view, fmt.Sprint("s", i-1)))
+		case 3:
+			x.must(x.vol.DeleteFork(bg, x.view, fmt.Sprint("f", i-2)))
 		}
 		time.Sleep(time.Millisecond)
 	}
 	close(done)
 	wg.Wait()
 	x.check()
+}
+
+// cut makes a snapshot or a fork.
+func (x *fixture) cut(i int) (*snap.View, error) {
+	if i%2 == 1 {
+		return x.vol.CreateFork(bg, x.view, fmt.Sprint("f", i))
+	}
+	return x.vol.CreateSnapshot(bg, x.view, fmt.Sprint("s", i))
 }
 
 // counter is a writer: its steps are numbered, three to a round.
