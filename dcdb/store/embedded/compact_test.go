@@ -241,14 +241,20 @@ func TestCompactOfAYoungVolume(t *testing.T) {
 func TestFlattenIsStoppedBetweenItsSteps(t *testing.T) {
 	s := must(Create(t.TempDir(), small(t)))(t)
 	defer s.Close()
-	fillRecords(t, s, 5000, 4000)
-	ended, cancel := context.WithCancel(ctx)
-	p := &pace{s: s, ctx: ended}
-	if err := s.pushOut(p); err != nil {
-		t.Fatal(err)
+	var err error
+	for range 10 { // Badger's own compactors may leave nothing to do
+		fillRecords(t, s, 5000, 4000)
+		ended, cancel := context.WithCancel(ctx)
+		p := &pace{s: s, ctx: ended}
+		if err := s.pushOut(p); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err = s.flatten(p); err != nil {
+			break
+		}
 	}
-	cancel()
-	if err := s.flatten(p); !errors.Is(err, context.Canceled) {
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if err := s.Compact(ctx); err != nil {
