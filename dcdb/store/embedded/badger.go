@@ -1,7 +1,11 @@
 package embedded
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -48,6 +52,9 @@ func badgerOptions(dir string, o Options, l *badgerLog) badger.Options {
 // several lines into one line.
 func openBadger(dir string, o Options, l *badgerLog) (db *badger.DB, err error) {
 	defer recovered("open "+dir, &err)
+	if err := removeEmptyLogs(dir); err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
 	db, err = badger.Open(badgerOptions(dir, o, l))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %s", dir, firstLine(err.Error()))
@@ -58,6 +65,37 @@ func openBadger(dir string, o Options, l *badgerLog) (db *badger.DB, err error) 
 		return nil, fmt.Errorf("open %s: %w: %s", dir, store.ErrCorrupt, *line)
 	}
 	return db, nil
+}
+
+// removeEmptyLogs removes logs without a byte. Badger makes a new log in two
+// steps, and does not open when it finds one that was killed between them. There
+// was nothing in it; should it have been emptied by something else, the witness
+// tells.
+func removeEmptyLogs(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is about to be made
+	}
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), memSuffix) {
+			continue
+		}
+		if info, err := e.Info(); err != nil || info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+		removed = true
+	}
+	if removed {
+		return syncDir(dir)
+	}
+	return nil
 }
 
 // recovered makes a panic of the running function ErrCorrupt: Badger trusts

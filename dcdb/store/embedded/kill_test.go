@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -146,5 +147,30 @@ func wantReferencedOnly(t *testing.T, s *Store) {
 	}
 	if got := len(ids) - unnamed; got != len(named) {
 		t.Errorf("%d objects are there, %d are named", got, len(named))
+	}
+}
+
+// TestLogThatWasBeingMadeWhenTheProcessDied is opened over: it has not a byte, and
+// Badger gives up on it.
+func TestLogThatWasBeingMadeWhenTheProcessDied(t *testing.T) {
+	dir := t.TempDir()
+	s := must(Create(dir, small(t)))(t)
+	g := s.FirstGroup()
+	commit(t, s, g, "a", "1")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"00098", "00099"} {
+		if err := os.WriteFile(filepath.Join(dir, recordsName, n+memSuffix), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = must(Open(dir, small(t)))(t)
+	if v := must(s.Get(ctx, []byte("a")))(t); string(v[0]) != "1" || s.LastGroup() != g {
+		t.Errorf("got %q of group %d", v[0], s.LastGroup())
+	}
+	commit(t, s, s.FirstGroup(), "b", "2")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
