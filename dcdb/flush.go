@@ -329,11 +329,6 @@ func (f *flush) count() error {
 
 // change has the rules record what the group changed.
 func (f *flush) change() error {
-	for _, w := range f.g.firsts {
-		if err := w(f.ctx, f.b); err != nil {
-			return err
-		}
-	}
 	for i := range f.deltas {
 		d := &f.deltas[i]
 		n, st := d.e.n, d.e.state

@@ -12,12 +12,13 @@ import (
 // What a group reserves of a batch. An operation that is about to join states no
 // worst case of its own: none changes more than 16 DCDBs and drops or shares more
 // than opRefs references. A DCDB costs nodeRecords at most: its head, its saved
-// head or dropped tree, two index records, and an entry for the saved head. A
+// head or dropped tree, two index records, and an entry for the saved head, and a
+// few more while the heads of a fork move (package snap). A
 // reference costs one record at most, the object's count or a share of a list's
 // record, and spanRecords the first time that one of its since is dropped: a
 // record of the list, and the sum. Room for all that is kept free.
 const (
-	nodeRecords  = 6
+	nodeRecords  = 8
 	spanRecords  = 2
 	spanBytes    = 192
 	refBytes     = 64
@@ -41,8 +42,7 @@ type group struct {
 	forks   map[uint64]any // what Rules.Freeze said, at closing
 	meta    map[string][]byte
 	works   []Work
-	firsts  []Work // those that run before the changes
-	records int    // estimates for the batch
+	records int // estimates for the batch
 	bytes   int
 	spans   map[span]bool // that are counted in them
 	full    []*content    // that the writer may write ahead
@@ -78,7 +78,7 @@ func newGroup(num uint64) *group {
 }
 
 func (g *group) empty() bool {
-	return len(g.entries) == 0 && len(g.meta) == 0 && len(g.works) == 0 && len(g.firsts) == 0
+	return len(g.entries) == 0 && len(g.meta) == 0 && len(g.works) == 0
 }
 
 func (g *group) add(e *entry) {
@@ -251,34 +251,11 @@ func (m *Meta) Delete(key []byte) {
 // store is full. w changes no more than records records of bytes bytes. It may
 // ask the Builder for the facts of fork.
 func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, w Work) error {
-	return s.work(ctx, fork, records, bytes, func(g *group) bool {
-		g.works = append(g.works, w)
-		return true
-	})
-}
-
-// WorkFirst is Work for what must run before all changes of its group. prepare
-// runs at the moment it becomes part of the group, with Space.mu held; if that
-// returns false, nothing is done.
-func (s *Space) WorkFirst(ctx context.Context, fork uint64, records, bytes int, w Work, prepare func(m *Meta) bool) error {
-	return s.work(ctx, fork, records, bytes, func(g *group) bool {
-		if !prepare(&Meta{s: s}) {
-			return false
-		}
-		g.firsts = append(g.firsts, w)
-		return true
-	})
-}
-
-func (s *Space) work(ctx context.Context, fork uint64, records, bytes int, add func(g *group) bool) error {
 	if err := s.join(ctx, records, bytes); err != nil {
 		return err
 	}
 	g := s.open
-	if !add(g) {
-		s.mu.Unlock()
-		return nil
-	}
+	g.works = append(g.works, w)
 	g.records += records
 	g.bytes += bytes
 	g.forks[fork] = nil

@@ -47,16 +47,11 @@ func (v *Volume) Backlog(ctx context.Context) (Backlog, error) {
 	}
 	b.Trees = len(trees)
 	for _, r := range forks {
-		prefix := key(keySum, r.f.id)
-		err := scan(ctx, v.st, prefix, func(k, val []byte) error {
-			n, err := keyNums(k, 3)
-			if err != nil || !r.takes(span{n[0], n[1], n[2]}) {
-				return err
+		err := v.sums(ctx, r.f, func(s span, n sum) {
+			if r.takes(s) {
+				b.Entries += n.count
+				b.Bytes += n.bytes
 			}
-			s, err := decodeSum(val)
-			b.Entries += s.count
-			b.Bytes += s.bytes
-			return err
 		})
 		if err != nil {
 			return b, err
@@ -81,7 +76,7 @@ func (v *Volume) waiting() (b Backlog, forks []*reclaiming) {
 		}
 		b.Tasks = len(v.tasks)
 		for _, f := range v.forks {
-			if m := mergeable(f); m != nil && !v.tooLarge[m.p.id] {
+			if f.moving != 0 || v.mergeable(f) != nil {
 				b.Merges++
 			}
 		}

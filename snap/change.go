@@ -20,7 +20,12 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 	}
 	v := (*Volume)(r)
 	l := v.lists.of(b)
-	f, ino, at := fa.fork, c.Key.Ino, c.Changed
+	f, ino, at := fa.prefix, c.Key.Ino, c.Changed
+	if fa.moving != 0 && c.Old != nil {
+		if err := v.moveHead(ctx, b, fa.moving, f, key(keyHead, fa.moving, ino)); err != nil {
+			return err
+		}
+	}
 	saved := false
 	switch {
 	case c.Old == nil:
@@ -33,7 +38,7 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 		if err != nil {
 			return err
 		}
-		b.Put(key(keySaved, f, ino, ^c.Old.Changed), old)
+		l.save(b, f, ino, c.Old.Changed, old)
 		l.add(f, at, c.Old.Changed, entry{kind: entryHead, ino: ino, size: uint64(len(old))})
 		b.Put(key(keyIndex, f, at, ino), []byte{})
 		saved = true
@@ -53,7 +58,7 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 	}
 	if c.Bulk {
 		l.bulks++
-		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, f, b.Group), l.bulks), (&bulk{
+		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, fa.fork, b.Group), l.bulks), (&bulk{
 			death: at, records: c.Records, head: dcdb.EncodeHead(c.Old),
 		}).encode())
 		l.wake = true
@@ -64,7 +69,7 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 // putDeleted records that an inode is deleted: with a head that says so while
 // older states of it could be seen instead, else by none.
 func (v *Volume) putDeleted(ctx context.Context, b *dcdb.Builder, fa *facts, c *dcdb.Change, saved bool) error {
-	f, ino := fa.fork, c.Key.Ino
+	f, ino := fa.prefix, c.Key.Ino
 	inherited := fa.parent && ino < fa.first
 	if !saved && !inherited {
 		older, err := v.hasSaved(ctx, b, fa, ino, c.Born)
@@ -87,13 +92,23 @@ func (v *Volume) hasSaved(ctx context.Context, b *dcdb.Builder, fa *facts, ino, 
 	if kept := fa.kept[len(fa.kept)-1]; kept < born && !fa.tasks {
 		return false, nil // it was never in a snapshot
 	}
-	return v.savedIn(ctx, b, fa.fork, ino)
+	return v.savedIn(ctx, b, fa, ino)
 }
 
-// savedIn looks for saved heads in the store and in what b changes.
-func (v *Volume) savedIn(ctx context.Context, b *dcdb.Builder, fork, ino uint64) (bool, error) {
-	prefix := key(keySaved, fork, ino)
-	for _, k := range v.lists.of(b).saved[forkInode{fork, ino}] {
+// savedIn looks for saved heads of a fork's inode in the store and in what b
+// changes.
+func (v *Volume) savedIn(ctx context.Context, b *dcdb.Builder, fa *facts, ino uint64) (bool, error) {
+	if fa.moving != 0 {
+		if some, err := v.savedBelow(ctx, b, fa.moving, ino); some || err != nil {
+			return some, err
+		}
+	}
+	return v.savedBelow(ctx, b, fa.prefix, ino)
+}
+
+func (v *Volume) savedBelow(ctx context.Context, b *dcdb.Builder, in, ino uint64) (bool, error) {
+	prefix := key(keySaved, in, ino)
+	for _, k := range v.lists.of(b).saved[forkInode{in, ino}] {
 		if val, ok := b.Changed(k); ok && val != nil {
 			return true, nil
 		}
@@ -112,7 +127,7 @@ func (v *Volume) savedIn(ctx context.Context, b *dcdb.Builder, fork, ino uint64)
 		if len(recs) < 16 {
 			return false, nil
 		}
-		from = append(append([]byte(nil), recs[len(recs)-1].Key...), 0)
+		from = next(recs[len(recs)-1].Key)
 	}
 }
 
@@ -120,7 +135,7 @@ func (v *Volume) savedIn(ctx context.Context, b *dcdb.Builder, fork, ino uint64)
 // kept counter needs goes on the dead list, the rest is released.
 func (v *Volume) drop(ctx context.Context, b *dcdb.Builder, fa *facts, at uint64, d dcdb.Dropped) error {
 	if fa.needed(d.Since, at) {
-		v.lists.of(b).add(fa.fork, at, d.Since, entry{kind: entryRef, id: d.ID, size: uint64(d.ID.Len)})
+		v.lists.of(b).add(fa.prefix, at, d.Since, entry{kind: entryRef, id: d.ID, size: uint64(d.ID.Len)})
 		return nil
 	}
 	return v.release(ctx, b, d.ID)

@@ -218,6 +218,17 @@ func (c *checker) kinds() error {
 
 // strays looks for records of forks that do not exist.
 func (c *checker) strays() error {
+	prefixes := map[uint64]uint64{}
+	for _, f := range c.forks {
+		for _, p := range f.prefixes() {
+			if other := prefixes[p]; other != 0 {
+				c.problem(0, "forks %d and %d both have their heads at %d", other, f.id, p)
+			}
+			if prefixes[p] = f.id; p >= c.nextFork {
+				c.problem(0, "fork %d: its heads are at %d, the next fork is to be %d", f.id, p, c.nextFork)
+			}
+		}
+	}
 	for _, kind := range [...]byte{keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask} {
 		for from := []byte{kind}; len(from) > 0 && from[0] == kind; {
 			recs, err := c.st.Scan(c.ctx, from, after([]byte{kind}), 1)
@@ -236,7 +247,9 @@ func (c *checker) strays() error {
 				from = append(k, 0)
 				continue
 			}
-			if id := binary.BigEndian.Uint64(k[1:]); c.forks[id] == nil {
+			id := binary.BigEndian.Uint64(k[1:])
+			ofFork := kind == keySnap || kind == keyBulk || kind == keyTask
+			if ofFork && c.forks[id] == nil || !ofFork && prefixes[id] == 0 {
 				c.problem(0, "record %x is of fork %d, which does not exist", k, id)
 			}
 			from = after(k[:9])

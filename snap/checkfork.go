@@ -1,6 +1,7 @@
 package snap
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -103,12 +104,12 @@ func (w *forkWalk) needed(since, death uint64) bool {
 func (w *forkWalk) deadList() error {
 	c, f := w.c, w.f
 	sums := map[span]sum{}
-	err := c.scan(key(keyDead, f.id), func(k, val []byte) error {
+	err := w.scan(keyDead, func(k, val []byte) error {
 		if len(k) != 1+8*4+4 {
 			c.problem(0, "record %x has a bad key", k)
 			return nil
 		}
-		s := span{f.id, binary.BigEndian.Uint64(k[9:]), binary.BigEndian.Uint64(k[17:])}
+		s := span{f.prefix, binary.BigEndian.Uint64(k[9:]), binary.BigEndian.Uint64(k[17:])}
 		es, err := decodeEntries(val)
 		if err != nil {
 			return err
@@ -125,7 +126,7 @@ func (w *forkWalk) deadList() error {
 		return err
 	}
 	for s := range sums {
-		who := fmt.Sprintf("dead list of fork %d, [%d, %d)", s.fork, s.since, s.death)
+		who := fmt.Sprintf("dead list of fork %d, [%d, %d)", f.id, s.since, s.death)
 		if s.since >= s.death || s.death > f.counter {
 			c.problem(1, "%s is no span of a fork whose counter is %d", who, f.counter)
 		}
@@ -136,26 +137,59 @@ func (w *forkWalk) deadList() error {
 			c.problem(3, "%s: the fork has no live state, and ended at %d", who, w.newest)
 		}
 	}
-	err = c.scan(key(keySum, f.id), func(k, val []byte) error {
+	said := map[span]sum{}
+	err = w.scan(keySum, func(k, val []byte) error {
 		n, err := keyNums(k, 3)
 		if err != nil {
 			return err
 		}
-		said, err := decodeSum(val)
+		add, err := decodeSum(val)
 		if err != nil {
 			return err
 		}
-		s := span{n[0], n[1], n[2]}
-		if said != sums[s] {
-			c.problem(7, "fork %d, [%d, %d): the sum says %d entries of %d bytes, the dead list has %d of %d", s.fork, s.since, s.death, said.count, said.bytes, sums[s].count, sums[s].bytes)
-		}
-		delete(sums, s)
+		s := span{f.prefix, n[1], n[2]}
+		said[s] = sum{said[s].count + add.count, said[s].bytes + add.bytes}
 		return nil
 	})
+	for s, n := range said {
+		if n != sums[s] {
+			c.problem(7, "fork %d, [%d, %d): the sum says %d entries of %d bytes, the dead list has %d of %d", f.id, s.since, s.death, n.count, n.bytes, sums[s].count, sums[s].bytes)
+		}
+		delete(sums, s)
+	}
 	for s, n := range sums {
-		c.problem(7, "fork %d, [%d, %d): %d entries without a sum", s.fork, s.since, s.death, n.count)
+		c.problem(7, "fork %d, [%d, %d): %d entries without a sum", f.id, s.since, s.death, n.count)
 	}
 	return err
+}
+
+// prefixes returns where the fork's records are, as Volume.prefixes.
+func (f *checkedFork) prefixes() []uint64 {
+	if f.moving != 0 {
+		return []uint64{f.moving, f.prefix}
+	}
+	return []uint64{f.prefix}
+}
+
+// scan calls fn for the fork's records of a kind.
+func (w *forkWalk) scan(kind byte, fn func(k, val []byte) error) error {
+	for _, prefix := range w.f.prefixes() {
+		if err := w.c.scan(key(kind, prefix), fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get returns the record of a kind and numbers, nil if there is none.
+func (w *forkWalk) get(kind byte, nums ...uint64) ([]byte, error) {
+	for _, prefix := range w.f.prefixes() {
+		vals, err := w.c.st.Get(w.c.ctx, append(key(kind, prefix), key(0, nums...)[1:]...))
+		if err != nil || vals[0] != nil {
+			return vals[0], err
+		}
+	}
+	return nil, nil
 }
 
 // entry notes what an entry says. It sets the size of a saved head's.
@@ -173,11 +207,11 @@ func (w *forkWalk) entry(s span, e *entry) error {
 		}
 	case entryHead:
 		w.listedHead(s, e)
-		val, err := c.st.Get(c.ctx, key(keySaved, f.id, e.ino, ^s.since))
+		val, err := w.get(keySaved, e.ino, ^s.since)
 		if err != nil {
 			return err
 		}
-		e.size = uint64(len(val[0]))
+		e.size = uint64(len(val))
 	case entryInherited:
 		if s.since > f.origin {
 			w.listedHead(s, e) // since the fork was merged with its parent
@@ -289,24 +323,33 @@ func (u *cursor) ino() (uint64, error) {
 
 // inodes verifies all states of each inode.
 func (w *forkWalk) inodes() error {
-	heads, saved := w.c.cursor(key(keyHead, w.f.id)), w.c.cursor(key(keySaved, w.f.id))
+	var all []*cursor
+	for _, prefix := range w.f.prefixes() {
+		all = append(all, w.c.cursor(key(keyHead, prefix)), w.c.cursor(key(keySaved, prefix)))
+	}
 	for {
-		a, err := heads.ino()
-		if err != nil {
-			return err
+		ino := uint64(math.MaxUint64)
+		for _, u := range all {
+			n, err := u.ino()
+			if err != nil {
+				return err
+			}
+			ino = min(ino, n)
 		}
-		b, err := saved.ino()
-		if err != nil {
-			return err
-		}
-		ino := min(a, b)
 		if ino == math.MaxUint64 {
 			return nil
 		}
 		var states []state
-		for _, u := range [...]*cursor{heads, saved} {
+		for _, u := range all {
+			var err error
 			if states, err = w.collect(states, u, ino); err != nil {
 				return err
+			}
+		}
+		if w.f.moving != 0 {
+			slices.SortStableFunc(states, func(a, b state) int { return cmp.Compare(b.counter, a.counter) })
+			for i := 1; i < len(states); i++ {
+				states[i].saved = true // it will be
 			}
 		}
 		if err := w.inode(ino, states); err != nil {
@@ -406,14 +449,17 @@ func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
 	if !f.live && len(w.cuts) == 0 && s.counter > w.newest {
 		c.problem(4, "%s: the fork has no live state, and ended at %d", who, w.newest)
 	}
+	if s.saved && s.newest {
+		c.problem(8, "%s is saved, and there is no newer one", who)
+	}
 	if s.saved {
 		w.savedHead(ino, s, limit)
 	}
-	idx, err := c.st.Get(c.ctx, key(keyIndex, f.id, s.counter, ino))
+	idx, err := w.get(keyIndex, s.counter, ino)
 	if err != nil {
 		return err
 	}
-	if idx[0] == nil {
+	if idx == nil {
 		c.problem(6, "%s has no index record", who)
 	}
 	if !s.newest && s.upTo == 0 && !w.keeps(s.counter, limit) {
@@ -495,7 +541,7 @@ type resolved struct {
 // resolve finds the state of an inode that counter n of f shows, nil if none.
 func (w *forkWalk) resolve(f *fork, n, ino uint64) (*resolved, error) {
 	for ; f != nil; n, f = f.origin, f.parent {
-		rec, err := resolve(w.c.ctx, w.c.st, f.id, n, ino)
+		rec, err := f.line(n).resolve(w.c.ctx, w.c.st, ino)
 		if errors.Is(err, store.ErrCorrupt) {
 			return nil, nil // told where it lies
 		}
@@ -516,12 +562,12 @@ func (w *forkWalk) resolve(f *fork, n, ino uint64) (*resolved, error) {
 // index verifies that each index record has its head.
 func (w *forkWalk) index() error {
 	c, f := w.c, w.f
-	return c.scan(key(keyIndex, f.id), func(k, val []byte) error {
+	return w.scan(keyIndex, func(k, val []byte) error {
 		n, err := keyNums(k, 3)
 		if err != nil {
 			return err
 		}
-		vals, err := c.st.Get(c.ctx, key(keyHead, f.id, n[2]), key(keySaved, f.id, n[2], ^n[1]))
+		vals, err := c.st.Get(c.ctx, key(keyHead, n[0], n[2]), key(keySaved, n[0], n[2], ^n[1]))
 		if err != nil {
 			return err
 		}

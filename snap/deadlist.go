@@ -59,15 +59,16 @@ func decodeEntries(val []byte) ([]entry, error) {
 	return out, r.end()
 }
 
-// span is when something died and since when it had been in use.
-type span struct{ fork, death, since uint64 }
+// span is when something died and since when it had been in use, in the fork
+// whose keys have a prefix.
+type span struct{ prefix, death, since uint64 }
 
 // sum is what a dead list holds for a span.
 type sum struct{ count, bytes uint64 }
 
-func (s span) key(kind byte) []byte { return key(kind, s.fork, s.death, s.since) }
+func (s span) key(kind byte) []byte { return key(kind, s.prefix, s.death, s.since) }
 
-type forkInode struct{ fork, ino uint64 }
+type forkInode struct{ prefix, ino uint64 }
 
 // lists gathers the dead lists' changes of one group. It is the flusher's.
 type lists struct {
@@ -87,8 +88,8 @@ func (l *lists) of(b *dcdb.Builder) *lists {
 	return l
 }
 
-func (l *lists) add(fork, death, since uint64, e entry) {
-	s := span{fork, death, since}
+func (l *lists) add(prefix, death, since uint64, e entry) {
+	s := span{prefix, death, since}
 	recs := l.added[s]
 	if n := len(recs); n == 0 || len(recs[n-1]) > listBytes {
 		recs = append(recs, []byte{recordVersion})
@@ -96,11 +97,15 @@ func (l *lists) add(fork, death, since uint64, e entry) {
 	last := &recs[len(recs)-1]
 	*last = e.append(*last)
 	l.added[s] = recs
-	if e.kind == entryHead {
-		i := forkInode{fork, e.ino}
-		l.saved[i] = append(l.saved[i], string(key(keySaved, fork, e.ino, ^since)))
-	}
 	l.count(s, 1, int64(e.size))
+}
+
+// save puts a saved head.
+func (l *lists) save(b *dcdb.Builder, prefix, ino, counter uint64, rec []byte) {
+	k := key(keySaved, prefix, ino, ^counter)
+	b.Put(k, rec)
+	i := forkInode{prefix, ino}
+	l.saved[i] = append(l.saved[i], string(k))
 }
 
 func (l *lists) count(s span, n, bytes int64) {
@@ -124,7 +129,7 @@ func (l *lists) write(ctx context.Context, b *dcdb.Builder) error {
 		n, bytes := int64(old.count)+c[0], int64(old.bytes)+c[1]
 		switch {
 		case n < 0:
-			return fmt.Errorf("%w: dead list of fork %d (%d, %d] counts below zero", dcdb.ErrCorrupt, s.fork, s.since, s.death)
+			return fmt.Errorf("%w: dead list of prefix %d (%d, %d] counts below zero", dcdb.ErrCorrupt, s.prefix, s.since, s.death)
 		case n == 0:
 			b.Delete(s.key(keySum))
 		default:

@@ -9,23 +9,27 @@
 //
 // # Records, version 1
 //
-// Fork, inode, counter, group: 8 bytes big-endian each; ^counter has its bits
+// Fork, place, inode, counter, group: 8 bytes big-endian each; ^counter has its bits
 // inverted, so that the newest comes first. Values begin with a version byte;
 // integers in them are unsigned varints.
 //
 //	'v'                                  volume: next fork, next view number
 //	'f' fork                             fork: see Fork.encode
 //	'n' fork counter                     snapshot, or unnamed origin of forks
-//	'h' fork inode                       the head of the live state
-//	's' fork inode ^counter              a saved head
-//	'c' fork counter inode               index of heads and saved heads
-//	'd' fork death since group number    dead list: a number of entries
-//	't' fork death since                 count and bytes of these entries
+//	'h' place inode                      the head: the newest state of an inode
+//	's' place inode ^counter             a saved head
+//	'c' place counter inode              index of heads and saved heads
+//	'd' place death since group number   dead list: a number of entries
+//	't' place death since                count and bytes of these entries
 //	'b' fork group number                a tree that was dropped as a whole
 //	'r' fork number                      a reclaim that is to be done
 //	'x' object                           extra references of an object
 //	'w' number                           view numbers to give again, oldest first
 //	'e' group number                     freed objects, see package dcdb
+//
+// A fork's place is its own number, or the one of a parent that was merged with it.
+// After a merge it has two of them, and what is at one moves to the other: of the
+// heads of an inode at both the one with the higher counter counts.
 //
 //	entry | 1 | object        a reference
 //	      | 2 | inode         a saved head of this fork; its counter is since
@@ -46,6 +50,8 @@
 //	(5) A deleted state is alone only for an inode that was inherited.
 //	(6) An index record lives exactly as long as its head.
 //	(7) The sums say what the dead lists hold.
+//	(8) The newest state of an inode in a fork is a head, all older ones are
+//	    saved, but while they move.
 //
 // What a Volume and its Forks know in memory is guarded by the Space's lock.
 package snap

@@ -28,7 +28,9 @@ type DoorAttr struct{ UID, GID, Mode uint32 }
 // lock; id and created never change, parent, origin and first only by a merge.
 type fork struct {
 	id       uint64
-	parent   *fork // nil: the first
+	prefix   uint64 // what the keys of its heads and dead lists begin with
+	moving   uint64 // keys of this prefix are becoming such of prefix; 0: none
+	parent   *fork  // nil: the first
 	origin   uint64
 	first    uint64 // inode numbers from here on are its own, not inherited
 	counter  uint64
@@ -44,17 +46,17 @@ type fork struct {
 
 	snaps []*snapshot // by counter; those without a name are origins of forks
 	names map[string]*snapshot
-	tasks int // reclaims of it that wait
-	// absorbed was the parent: its heads are becoming this fork's.
-	absorbed *fork
-	ready    bool   // durable
-	facts    *facts // replaced as a whole
-	view     *View  // the live one
+	tasks int    // reclaims of it that wait
+	ready bool   // durable
+	facts *facts // replaced as a whole
+	view  *View  // the live one
 }
 
 // facts are what the flusher must know of a fork. They never change.
 type facts struct {
 	fork   uint64
+	prefix uint64
+	moving uint64
 	first  uint64
 	parent bool
 	kept   []uint64 // ascending; the fork's origin first
@@ -88,13 +90,22 @@ func (f *fork) encode() []byte {
 			b = binary.AppendUvarint(b, uint64(n))
 		}
 	}
-	return appendStr(b, f.name)
+	b = appendStr(b, f.name)
+	if f.prefix != f.id || f.moving != 0 {
+		b[0] = forkMerged
+		b = binary.AppendUvarint(binary.AppendUvarint(b, f.prefix), f.moving)
+	}
+	return b
 }
+
+// forkMerged is the version of the record of a fork that took a parent's place:
+// it says where its heads and dead lists are.
+const forkMerged = 2
 
 // decodeFork reads a fork record. The parent is returned by its number.
 func decodeFork(id uint64, val []byte) (f *fork, parent uint64, err error) {
-	r := newReader(val)
-	f = &fork{id: id, ready: true, names: map[string]*snapshot{}}
+	r := newReaderUpTo(val, forkMerged)
+	f = &fork{id: id, prefix: id, ready: true, names: map[string]*snapshot{}}
 	parent, f.origin, f.first, f.counter, f.reserved = r.num(), r.num(), r.num(), r.num(), r.num()
 	f.next = f.reserved
 	f.live = r.bool()
@@ -104,6 +115,12 @@ func decodeFork(id uint64, val []byte) (f *fork, parent uint64, err error) {
 		f.doors[i] = DoorAttr{r.u32(), r.u32(), r.u32()}
 	}
 	f.name = r.str()
+	if val[0] == forkMerged {
+		f.prefix, f.moving = r.num(), r.num()
+		if r.err == nil && (f.prefix == 0 || f.prefix == f.moving || f.prefix == id && f.moving == 0) {
+			r.fail()
+		}
+	}
 	return f, parent, r.end()
 }
 
@@ -130,7 +147,7 @@ func (f *fork) changed() {
 }
 
 func (f *fork) setKept(kept []uint64) {
-	f.facts = &facts{fork: f.id, first: f.first, parent: f.parent != nil, kept: kept, tasks: f.tasks > 0}
+	f.facts = &facts{fork: f.id, prefix: f.prefix, moving: f.moving, first: f.first, parent: f.parent != nil, kept: kept, tasks: f.tasks > 0}
 }
 
 // keep adds the present counter to the kept ones and raises it. The kept

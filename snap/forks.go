@@ -102,7 +102,7 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 // forkLocked records a fork of (p, origin).
 func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, number uint32) *fork {
 	g := &fork{
-		id: v.nextFork, parent: p, origin: origin, counter: origin + 1,
+		id: v.nextFork, prefix: v.nextFork, parent: p, origin: origin, counter: origin + 1,
 		first: p.next, next: p.next, reserved: p.next + inodeBlock,
 		live: true, name: name, place: p.id, number: number, created: v.now().UTC(),
 		doors: p.doors, names: map[string]*snapshot{},

@@ -18,10 +18,13 @@ type history struct {
 	ctx context.Context
 	st  *store.Memory
 	v   *Volume
+	o   Options
+
+	wrap func(store.Store) store.Store // what the volume sees of st
 }
 
 func newHistory(t *testing.T) *history {
-	h := &history{t: t, ctx: context.Background()}
+	h := &history{t: t, ctx: context.Background(), o: Options{CommitInterval: time.Millisecond, Log: t.Logf}}
 	h.st = store.NewMemory(store.Superblock{Version: store.FormatVersion, UUID: store.NewUUID()})
 	h.open()
 	return h
@@ -29,7 +32,11 @@ func newHistory(t *testing.T) *history {
 
 func (h *history) open() {
 	h.t.Helper()
-	v, err := Open(h.ctx, h.st, Options{CommitInterval: time.Millisecond, Log: h.t.Logf})
+	var st store.Store = h.st
+	if h.wrap != nil {
+		st = h.wrap(st)
+	}
+	v, err := Open(h.ctx, st, h.o)
 	h.must(err)
 	h.v = v
 	h.t.Cleanup(func() { v.stop() })

@@ -47,6 +47,9 @@ func after(k []byte) []byte {
 	return nil
 }
 
+// next returns the least key above k.
+func next(k []byte) []byte { return append(append(make([]byte, 0, len(k)+1), k...), 0) }
+
 // keyNums reads the numbers of a key that key made with n of them.
 func keyNums(k []byte, n int) ([]uint64, error) {
 	if len(k) != 1+8*n {
@@ -66,12 +69,15 @@ type reader struct {
 }
 
 // newReader checks the version and reads on.
-func newReader(b []byte) *reader {
+func newReader(b []byte) *reader { return newReaderUpTo(b, recordVersion) }
+
+// newReaderUpTo is newReader for a kind of records that has later versions.
+func newReaderUpTo(b []byte, version byte) *reader {
 	r := &reader{b: b}
 	if len(b) == 0 {
 		r.fail()
-	} else if b[0] != recordVersion {
-		r.err = fmt.Errorf("%w: record of version %d, this program knows %d", dcdb.ErrVersion, b[0], recordVersion)
+	} else if b[0] < recordVersion || b[0] > version {
+		r.err = fmt.Errorf("%w: record of version %d, this program knows %d", dcdb.ErrVersion, b[0], version)
 		r.b = nil
 	} else {
 		r.b = b[1:]

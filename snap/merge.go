@@ -10,102 +10,119 @@ import (
 	"dcfs/dcdb/store"
 )
 
-// mergeHeads is how many heads and records of dead lists a fork may have to be
-// merged: they move in one batch.
-const mergeHeads = 2000
+// mergeForks is from how many forks and kept counters on a fork is not merged:
+// the records of all of them change in one batch.
+const mergeForks = 10_000
 
 // merging is the joining of a fork without live state, of which one fork is
 // left that descends from its newest kept counter, with that fork: rule 6 of
-// DESIGN section 4. What p kept, its dead lists and heads become g's.
-type merging struct {
-	p, g  *fork
-	heads []store.Record // of p: live ones, then saved ones, those of an inode newest first
-	dead  []store.Record
-	sums  []store.Record
-}
+// DESIGN section 4. What p kept, its dead lists and heads become g's at once.
+// g's records are then those with p's prefix and those with its own, until the
+// fewer of them have moved to the others.
+type merging struct{ p, g *fork }
 
 // mergeStep merges one fork, if there is one to merge, and reports whether it
 // did. Neither of the two has anything left to reclaim.
 func (v *Volume) mergeStep(ctx context.Context) (bool, error) {
-	var all []*merging
+	var m *merging
 	v.space.Locked(func() {
 		for _, g := range v.forks {
-			if m := mergeable(g); m != nil && !v.tooLarge[m.p.id] {
-				all = append(all, m)
+			if m = v.mergeable(g); m != nil {
+				break
 			}
 		}
 	})
-	for _, m := range all {
-		fits, err := m.read(ctx, v.st)
-		if err != nil {
-			return false, err
-		}
-		if !fits {
-			v.space.Exclusive(func() { v.tooLarge[m.p.id] = true })
-			continue
-		}
-		return true, v.merge(ctx, m)
+	if m == nil {
+		return false, nil
 	}
-	return false, nil
+	return true, v.merge(ctx, m)
 }
 
 // mergeable returns the merging of g with its parent, nil if they stay apart.
 // Space.mu is held.
-func mergeable(g *fork) *merging {
+func (v *Volume) mergeable(g *fork) *merging {
 	p := g.parent
-	if p == nil || p.live || p.tasks > 0 || g.tasks > 0 || !g.ready || len(p.snaps) == 0 {
+	if p == nil || p.live || p.tasks > 0 || g.tasks > 0 || p.moving != 0 || g.moving != 0 || !g.ready || len(p.snaps) == 0 {
 		return nil
 	}
 	if sn := p.snaps[len(p.snaps)-1]; sn.counter != g.origin || sn.pins != 1 || sn.name != "" {
 		return nil
 	}
+	if len(p.snaps) > mergeForks || v.children(p) > mergeForks {
+		return nil
+	}
 	return &merging{p: p, g: g}
 }
 
-// read gathers the records that are to move, and reports whether they are few.
-// Nothing changes them any more.
-func (m *merging) read(ctx context.Context, st store.Store) (bool, error) {
-	for _, part := range []struct {
-		kind byte
-		into *[]store.Record
-	}{{keyHead, &m.heads}, {keySaved, &m.heads}, {keyDead, &m.dead}, {keySum, &m.sums}} {
-		prefix := key(part.kind, m.p.id)
-		recs, err := st.Scan(ctx, prefix, after(prefix), mergeHeads+1)
-		if err != nil {
-			return false, err
-		}
-		*part.into = append(*part.into, recs...)
+// children returns how many forks descend from f directly.
+func (v *Volume) children(f *fork) (n int) {
+	for _, sn := range f.snaps {
+		n += sn.pins
 	}
-	size := 0
-	for _, r := range slices.Concat(m.heads, m.dead, m.sums) {
-		size += len(r.Key) + len(r.Value)
-	}
-	return len(m.heads)+len(m.dead)+len(m.sums) <= mergeHeads && size <= st.Limits().BatchBytes/4, nil
+	return n
 }
 
-// merge joins the two, in memory and, in the same group, in the store. Until
-// that is committed look-ups find p's heads where they were.
+// merge joins the two. What moves then is for moveStep.
 func (v *Volume) merge(ctx context.Context, m *merging) error {
-	n := len(m.heads) + len(m.dead) + len(m.sums)
-	started := false
-	w := func(ctx context.Context, b *dcdb.Builder) error { return m.move(ctx, v, b) }
-	err := v.space.WorkFirst(ctx, m.g.id, 8*n+len(m.p.snaps)*4, stepBytes+4*v.st.Limits().BatchBytes/16, w, func(meta *dcdb.Meta) bool {
-		again := mergeable(m.g)
-		if started = again != nil && again.p == m.p; started {
-			v.join(meta, m)
-		}
-		return started
-	})
-	if err != nil || !started {
+	fewer, err := v.fewer(ctx, m.p.prefix, m.g.prefix)
+	if err != nil {
 		return err
 	}
-	v.space.Exclusive(func() { m.g.absorbed = nil })
-	return nil
+	n := 0
+	v.space.Locked(func() { n = 2*len(m.p.snaps) + v.children(m.p) })
+	return v.space.LargeMeta(ctx, true, n+16, 200*n, func(meta *dcdb.Meta) error {
+		if again := v.mergeable(m.g); again != nil && again.p == m.p {
+			v.join(meta, m, fewer)
+		}
+		return nil
+	})
+}
+
+// fewer returns which of two prefixes has the fewer heads and records of dead
+// lists. It reads no more than twice as many as there are then.
+func (v *Volume) fewer(ctx context.Context, a, b uint64) (uint64, error) {
+	left := [2]*counting{v.counting(a), v.counting(b)}
+	for {
+		for i, prefix := range [...]uint64{a, b} {
+			if done, err := left[i].step(ctx); err != nil || done {
+				return prefix, err
+			}
+		}
+	}
+}
+
+// counting is a walk along the records of a prefix.
+type counting struct {
+	v      *Volume
+	ranges [][]byte // prefixes of keys
+	from   []byte
+}
+
+func (v *Volume) counting(prefix uint64) *counting {
+	return &counting{v: v, ranges: [][]byte{key(keyIndex, prefix), key(keyDead, prefix)}}
+}
+
+// step goes on, and reports whether it is through.
+func (c *counting) step(ctx context.Context) (done bool, err error) {
+	from := c.ranges[0]
+	if c.from != nil {
+		from = c.from
+	}
+	recs, err := c.v.st.Scan(ctx, from, after(c.ranges[0]), c.v.move)
+	if err != nil {
+		return false, err
+	}
+	if len(recs) == c.v.move {
+		c.from = next(recs[len(recs)-1].Key)
+		return false, nil
+	}
+	c.ranges, c.from = c.ranges[1:], nil
+	return len(c.ranges) == 0, nil
 }
 
 // join makes p's line g's in memory, and in the records of forks and snapshots.
 // Space.mu is held.
-func (v *Volume) join(meta *dcdb.Meta, m *merging) {
+func (v *Volume) join(meta *dcdb.Meta, m *merging, fewer uint64) {
 	p, g := m.p, m.g
 	last := p.snaps[len(p.snaps)-1]
 	for _, sn := range p.snaps {
@@ -124,7 +141,10 @@ func (v *Volume) join(meta *dcdb.Meta, m *merging) {
 	last.pins = 0
 	v.merges.Add(1)
 	g.snaps = append(slices.Clone(p.snaps), g.snaps...)
-	g.absorbed = p
+	g.prefix, g.moving = p.prefix, g.prefix
+	if fewer == p.prefix {
+		g.prefix, g.moving = g.moving, g.prefix
+	}
 	g.parent, g.origin, g.first = p.parent, p.origin, p.first
 	delete(v.forks, p.id)
 	meta.Delete(key(keyFork, p.id))
@@ -133,68 +153,158 @@ func (v *Volume) join(meta *dcdb.Meta, m *merging) {
 	v.unkeep(meta, last)
 }
 
-// move gives p's records to g. It runs before the group's changes.
-func (m *merging) move(ctx context.Context, v *Volume, b *dcdb.Builder) error {
-	p, g := m.p.id, m.g.id
-	newest := map[uint64]bool{} // whether g has a newer state of an inode than those to come
-	for _, r := range m.heads {
-		if err := m.moveHead(ctx, v, b, r, newest); err != nil {
+// moveKinds are the records that move, in this order: a head before the saved
+// ones.
+var moveKinds = [...]byte{keyHead, keySaved, keyDead, keySum}
+
+// movingFork returns a fork whose records are at two places, nil if there is
+// none.
+func (v *Volume) movingFork() (found *fork) {
+	v.space.Locked(func() {
+		for _, f := range v.forks {
+			if f.moving != 0 {
+				found = f
+				return
+			}
+		}
+	})
+	return found
+}
+
+// mover is how far the moving of a fork's records has got.
+type mover struct {
+	f    *fork
+	kind int // of moveKinds
+	from []byte
+}
+
+// moveStep moves some of a fork's records, and ends the moving when there are
+// none left. Changes put nothing where records are moved away from.
+func (v *Volume) moveStep(ctx context.Context, f *fork) error {
+	m := &v.mover
+	if m.f != f {
+		*m = mover{f: f, from: key(moveKinds[0], f.moving)}
+	}
+	for m.kind < len(moveKinds) {
+		recs, err := v.st.Scan(ctx, m.from, after(key(moveKinds[m.kind], f.moving)), v.move)
+		if err != nil {
 			return err
 		}
-	}
-	for _, r := range m.dead {
-		b.Delete(r.Key)
-		b.Put(append(key(keyDead, g), r.Key[9:]...), r.Value)
-	}
-	for _, r := range m.sums {
-		s, err := decodeSum(r.Value)
-		if err != nil {
-			return fmt.Errorf("sum %x: %w", r.Key, err)
+		if len(recs) > 0 {
+			recs = upTo(recs, stepBytes)
+			if err := v.moveRecords(ctx, f, recs); err != nil {
+				return err
+			}
+			m.from = next(recs[len(recs)-1].Key)
+			return nil
 		}
-		nums, err := keyNums(r.Key, 3)
-		if err != nil {
-			return err
+		if m.kind++; m.kind < len(moveKinds) {
+			m.from = key(moveKinds[m.kind], f.moving)
 		}
-		v.lists.of(b).count(span{p, nums[1], nums[2]}, -int64(s.count), -int64(s.bytes))
-		v.lists.of(b).count(span{g, nums[1], nums[2]}, int64(s.count), int64(s.bytes))
 	}
+	*m = mover{}
+	return v.space.Meta(ctx, true, func(meta *dcdb.Meta) error {
+		f.moving = 0
+		f.changed()
+		meta.Put(key(keyFork, f.id), f.encode())
+		return nil
+	})
+}
+
+// upTo returns the first of some records, as many as have a number of bytes, and
+// at least one.
+func upTo(recs []store.Record, bytes int) []store.Record {
+	for i, r := range recs {
+		if bytes -= len(r.Key) + len(r.Value); bytes < 0 {
+			return recs[:max(i, 1)]
+		}
+	}
+	return recs
+}
+
+func (v *Volume) moveRecords(ctx context.Context, f *fork, recs []store.Record) error {
+	size := 0
+	for _, r := range recs {
+		size += 2*len(r.Value) + 200
+	}
+	src, dst := f.moving, f.prefix
+	// A head that is in the way is one of an inode more than is moved.
+	return v.space.Work(ctx, f.id, 6*len(recs), size+stepBytes, func(ctx context.Context, b *dcdb.Builder) error {
+		for _, r := range recs {
+			var err error
+			switch r.Key[0] {
+			case keyHead, keySaved:
+				err = v.moveHead(ctx, b, src, dst, r.Key)
+			case keyDead:
+				b.Delete(r.Key)
+				b.Put(append(key(keyDead, dst), r.Key[9:]...), r.Value)
+			case keySum:
+				err = v.moveSum(b, dst, r)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// moveSum adds a sum to what there is. Both places can have a sum of one span: of
+// what has died at the present counter.
+func (v *Volume) moveSum(b *dcdb.Builder, dst uint64, r store.Record) error {
+	s, err := decodeSum(r.Value)
+	if err != nil {
+		return fmt.Errorf("sum %x: %w", r.Key, err)
+	}
+	n, err := keyNums(r.Key, 3)
+	if err != nil {
+		return err
+	}
+	l := v.lists.of(b)
+	l.count(span{n[0], n[1], n[2]}, -int64(s.count), -int64(s.bytes))
+	l.count(span{dst, n[1], n[2]}, int64(s.count), int64(s.bytes))
 	return nil
 }
 
-// moveHead moves a head. The newest state of an inode becomes g's live one,
-// unless g has changed the inode since: then it is a saved one, and g's dead list
-// has it already, as what it had inherited.
-func (m *merging) moveHead(ctx context.Context, v *Volume, b *dcdb.Builder, r store.Record, newest map[uint64]bool) error {
-	p, g := m.p.id, m.g.id
-	ino := binary.BigEndian.Uint64(r.Key[9:])
-	changed, _, err := dcdb.HeadInfo(r.Value)
+// moveHead moves the head that a key is of, if there still is one, with its index
+// record. The newest state of an inode is its live head, older ones are saved: a
+// fork that has changed an inode has on its dead list what it had inherited.
+func (v *Volume) moveHead(ctx context.Context, b *dcdb.Builder, src, dst uint64, k []byte) error {
+	rec, err := b.Get(ctx, k)
+	if err != nil || rec == nil {
+		return err
+	}
+	ino := binary.BigEndian.Uint64(k[9:])
+	changed, _, err := dcdb.HeadInfo(rec)
 	if err != nil {
-		return fmt.Errorf("head %x: %w", r.Key, err)
+		return fmt.Errorf("head %x: %w", k, err)
 	}
-	if _, ok := newest[ino]; !ok {
-		own, err := v.hasOwn(ctx, b, g, ino)
-		if err != nil {
-			return err
-		}
-		newest[ino] = own
-	}
-	b.Delete(r.Key)
-	b.Delete(key(keyIndex, p, changed, ino))
-	b.Put(key(keyIndex, g, changed, ino), []byte{})
-	if newest[ino] {
-		b.Put(key(keySaved, g, ino, ^changed), r.Value)
+	b.Delete(k)
+	b.Delete(key(keyIndex, src, changed, ino))
+	b.Put(key(keyIndex, dst, changed, ino), []byte{})
+	l := v.lists.of(b)
+	if k[0] == keySaved {
+		l.save(b, dst, ino, changed, rec)
 		return nil
 	}
-	b.Put(key(keyHead, g, ino), r.Value)
-	newest[ino] = true
-	return nil
-}
-
-// hasOwn reports whether a fork has a state of an inode that it did not inherit.
-func (v *Volume) hasOwn(ctx context.Context, b *dcdb.Builder, fork, ino uint64) (bool, error) {
-	rec, err := b.Get(ctx, key(keyHead, fork, ino))
-	if err != nil || rec != nil {
-		return rec != nil, err
+	head := key(keyHead, dst, ino)
+	there, err := b.Get(ctx, head)
+	if err != nil {
+		return err
 	}
-	return v.savedIn(ctx, b, fork, ino)
+	if there == nil {
+		b.Put(head, rec)
+		return nil
+	}
+	c, _, err := dcdb.HeadInfo(there)
+	switch {
+	case err != nil:
+		return fmt.Errorf("head %x: %w", head, err)
+	case c > changed:
+		l.save(b, dst, ino, changed, rec)
+	default:
+		l.save(b, dst, ino, c, there)
+		b.Put(head, rec)
+	}
+	return nil
 }

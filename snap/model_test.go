@@ -93,6 +93,8 @@ type modelTest struct {
 	inos map[uint64]bool
 	log  []string
 	o    Options
+
+	checks int // that no commit came into
 }
 
 func (m *modelTest) fatalf(format string, args ...any) {
@@ -186,6 +188,19 @@ func (m *modelTest) compare() {
 	}
 }
 
+// check verifies all that the store has.
+func (m *modelTest) check() {
+	m.t.Helper()
+	r, err := m.v.Check(m.ctx, CheckOptions{})
+	if errors.Is(err, ErrBusy) {
+		return // with reclamation
+	}
+	if err != nil || len(r.Problems) > 0 {
+		m.fatalf("check: %v:\n%s", err, strings.Join(r.Problems, "\n"))
+	}
+	m.checks++
+}
+
 // durable notes that all up to now is acknowledged.
 func (m *modelTest) durable() { m.past = []world{m.now.clone()} }
 
@@ -274,8 +289,10 @@ func (m *modelTest) step() {
 		m.deleteSnapshot(p, note)
 	case n < 90:
 		m.fork(p, note)
-	case n < 93:
+	case n < 91:
 		m.deleteFork(p, note)
+	case n < 94:
+		m.succeed(note)
 	case n < 96:
 		note("sync")
 		if err := m.v.Space().SyncAll(m.ctx); err != nil {
@@ -536,6 +553,46 @@ func (m *modelTest) moveFork(p, name, to string, note noteFunc) {
 	m.durable()
 }
 
+// succeed has a fork taken over by one that descends from it, after changes in
+// both: the two are merged.
+func (m *modelTest) succeed(note noteFunc) {
+	change := func(p string) {
+		for range m.rnd.IntN(6) {
+			if ino, ok := m.pickFile(p); ok {
+				m.write(p, ino, func(format string, args ...any) { note("in %q "+format, append([]any{p}, args...)...) })
+			}
+		}
+	}
+	var leaves []string // forks that main lists and that list none
+	for _, p := range slices.Sorted(maps.Keys(m.now)) {
+		if p != "" && !strings.Contains(p, "/") && !slices.ContainsFunc(slices.Collect(maps.Keys(m.now)), func(q string) bool { return strings.HasPrefix(q, p+"/") }) {
+			leaves = append(leaves, p)
+		}
+	}
+	if len(leaves) == 0 {
+		m.fork("", note)
+		return
+	}
+	p := leaves[0]
+	if len(leaves) > 1 && len(m.now) > 6 {
+		m.deleteFork(leaves[1], note) // to make room
+	}
+	change(p)
+	m.fork(p, note)
+	for _, q := range slices.Sorted(maps.Keys(m.now)) {
+		rest, ok := strings.CutPrefix(q, p+"/")
+		if !ok || m.now[rest] != nil {
+			continue
+		}
+		change(p)
+		change(q)
+		m.moveFork(p, rest, "", note)
+		m.deleteFork(p, note)
+		change(rest)
+		return
+	}
+}
+
 // crash ends the volume without a word, and accepts any state since the last
 // durable one.
 func (m *modelTest) crash() {
@@ -647,10 +704,14 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	if m.rnd.IntN(2) == 0 {
 		m.o.CacheBytes = 20 << 10
 	}
+	if m.rnd.IntN(2) == 0 {
+		m.o.moveRecords = 1 + m.rnd.IntN(5)
+	}
 	m.open()
 	m.durable()
 	for i := range steps {
 		m.step()
+		m.check()
 		if i%20 == 0 {
 			m.compare()
 		}

@@ -150,6 +150,9 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 			t = v.tasks[0]
 		}
 	})
+	if f := v.movingFork(); f != nil {
+		return true, v.moveStep(ctx, f)
+	}
 	if t == nil {
 		return v.mergeStep(ctx)
 	}
@@ -259,7 +262,7 @@ func (v *Volume) deadRecords(ctx context.Context, s span) ([]dead, bool, error) 
 // spans calls fn for the spans of a fork that die at from or later, until it
 // returns false.
 func (v *Volume) spans(ctx context.Context, f *fork, from uint64, fn func(span) bool) error {
-	at, to := key(keySum, f.id, from), after(key(keySum, f.id))
+	at, to := key(keySum, f.prefix, from), after(key(keySum, f.prefix))
 	for {
 		recs, err := v.st.Scan(ctx, at, to, 256)
 		if err != nil {
@@ -277,7 +280,7 @@ func (v *Volume) spans(ctx context.Context, f *fork, from uint64, fn func(span) 
 		if len(recs) < 256 {
 			return nil
 		}
-		at = append(append([]byte(nil), recs[len(recs)-1].Key...), 0)
+		at = next(recs[len(recs)-1].Key)
 	}
 }
 
@@ -313,7 +316,7 @@ func (v *Volume) removeSpan(ctx context.Context, f *fork, s span, free bool) err
 		return err
 	}
 	if len(recs) == 0 {
-		return fmt.Errorf("%w: the sum of fork %d (%d, %d] counts what is not there", dcdb.ErrCorrupt, s.fork, s.since, s.death)
+		return fmt.Errorf("%w: the sum of fork %d (%d, %d] counts what is not there", dcdb.ErrCorrupt, f.id, s.since, s.death)
 	}
 	heads := countHeads(recs)
 	return v.space.Work(ctx, f.id, stepRecords+8*heads, stepBytes+256*heads, func(ctx context.Context, b *dcdb.Builder) error {
@@ -343,7 +346,7 @@ func (v *Volume) removeRecord(ctx context.Context, b *dcdb.Builder, f *fork, r d
 	var bytes int64
 	for _, e := range r.entries {
 		if e.kind == entryHead {
-			rec, err := b.Get(ctx, key(keySaved, f.id, e.ino, ^r.span.since))
+			rec, err := b.Get(ctx, key(keySaved, r.span.prefix, e.ino, ^r.span.since))
 			if err != nil {
 				return err
 			}
@@ -371,13 +374,13 @@ func (v *Volume) removeRecord(ctx context.Context, b *dcdb.Builder, f *fork, r d
 // eraseSaved erases a saved head, and the inode's live head if that only says
 // that it is deleted and no older state is left that it must hide.
 func (v *Volume) eraseSaved(ctx context.Context, b *dcdb.Builder, f *fork, ino, counter uint64) error {
-	b.Delete(key(keySaved, f.id, ino, ^counter))
-	b.Delete(key(keyIndex, f.id, counter, ino))
+	b.Delete(key(keySaved, f.prefix, ino, ^counter))
+	b.Delete(key(keyIndex, f.prefix, counter, ino))
 	fa, _ := b.Facts(f.id).(*facts)
 	if fa == nil || fa.parent && ino < fa.first {
 		return nil
 	}
-	k := key(keyHead, f.id, ino)
+	k := key(keyHead, f.prefix, ino)
 	rec, err := b.Get(ctx, k)
 	if err != nil || rec == nil {
 		return err
@@ -386,12 +389,12 @@ func (v *Volume) eraseSaved(ctx context.Context, b *dcdb.Builder, f *fork, ino, 
 	if err != nil || !deleted {
 		return err
 	}
-	older, err := v.savedIn(ctx, b, f.id, ino)
+	older, err := v.savedIn(ctx, b, fa, ino)
 	if err != nil || older {
 		return err
 	}
 	b.Delete(k)
-	b.Delete(key(keyIndex, f.id, changed, ino))
+	b.Delete(key(keyIndex, f.prefix, changed, ino))
 	return nil
 }
 
@@ -409,7 +412,7 @@ func (v *Volume) cutStep(ctx context.Context, t *task) error {
 	if found != nil {
 		return v.removeSpan(ctx, t.f, *found, found.since > t.p)
 	}
-	from, to := key(keyIndex, t.f.id, t.p+1), after(key(keyIndex, t.f.id))
+	from, to := key(keyIndex, t.f.prefix, t.p+1), after(key(keyIndex, t.f.prefix))
 	recs, err := v.st.Scan(ctx, from, to, stepHeads)
 	if err != nil {
 		return err
@@ -426,7 +429,7 @@ func (v *Volume) cutStep(ctx context.Context, t *task) error {
 // cutHeads erases live heads that are newer than the cut, and releases what they
 // refer to since. Large trees are released later.
 func (v *Volume) cutHeads(ctx context.Context, t *task, index []store.Record) error {
-	return v.space.Work(ctx, t.f.id, 4*len(index)+stepRecords, 512*len(index)+stepBytes, func(ctx context.Context, b *dcdb.Builder) error {
+	return v.space.Work(ctx, t.f.id, 6*len(index)+stepRecords, 512*len(index)+stepBytes, func(ctx context.Context, b *dcdb.Builder) error {
 		bytes, refs := stepBytes, stepRefs
 		for _, r := range index {
 			n, err := keyNums(r.Key, 3)
@@ -448,8 +451,8 @@ func (v *Volume) cutHeads(ctx context.Context, t *task, index []store.Record) er
 
 // headAt returns the head that an index record is of, and its key. It is the live
 // one, or a saved one that an earlier cut has made the newest.
-func (v *Volume) headAt(ctx context.Context, b *dcdb.Builder, f, ino, changed uint64) (k, rec []byte, err error) {
-	k = key(keyHead, f, ino)
+func (v *Volume) headAt(ctx context.Context, b *dcdb.Builder, f *fork, ino, changed uint64) (k, rec []byte, err error) {
+	k = key(keyHead, f.prefix, ino)
 	if rec, err = b.Get(ctx, k); err != nil {
 		return nil, nil, err
 	}
@@ -459,9 +462,9 @@ func (v *Volume) headAt(ctx context.Context, b *dcdb.Builder, f, ino, changed ui
 			return k, rec, err
 		}
 	}
-	k = key(keySaved, f, ino, ^changed)
+	k = key(keySaved, f.prefix, ino, ^changed)
 	if rec, err = b.Get(ctx, k); err == nil && rec == nil {
-		err = fmt.Errorf("%w: index of inode %d of fork %d at %d without its head", dcdb.ErrCorrupt, ino, f, changed)
+		err = fmt.Errorf("%w: index of inode %d of fork %d at %d without its head", dcdb.ErrCorrupt, ino, f.id, changed)
 	}
 	return k, rec, err
 }
@@ -469,17 +472,22 @@ func (v *Volume) headAt(ctx context.Context, b *dcdb.Builder, f, ino, changed ui
 // cutHead erases one head. It returns the bytes that it added to the group, and
 // how many references it released.
 func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed, ino uint64) (bytes, released int, err error) {
-	f := t.f.id
+	f := t.f
 	k, rec, err := v.headAt(ctx, b, f, ino, changed)
 	if err != nil {
 		return 0, 0, err
 	}
 	h, err := dcdb.DecodeHead(rec)
 	if err != nil {
-		return 0, 0, fmt.Errorf("inode %d of fork %d: %w", ino, f, err)
+		return 0, 0, fmt.Errorf("inode %d of fork %d: %w", ino, f.id, err)
 	}
 	b.Delete(k)
-	b.Delete(key(keyIndex, f, changed, ino))
+	b.Delete(key(keyIndex, f.prefix, changed, ino))
+	if t.p > f.origin {
+		if err := v.promote(ctx, b, f, ino); err != nil {
+			return 0, 0, err
+		}
+	}
 	if h.Deleted {
 		return 0, 0, nil
 	}
@@ -487,7 +495,7 @@ func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed,
 		l := v.lists.of(b)
 		l.bulks++
 		bk := &bulk{death: h.Changed, cut: t.p + 1, head: rec}
-		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, f, b.Group), l.bulks), bk.encode())
+		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, f.id, b.Group), l.bulks), bk.encode())
 		v.wakeReclaimer()
 		return len(rec), 0, nil
 	}
@@ -499,6 +507,19 @@ func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed,
 		}
 	}
 	return 0, len(refs), err
+}
+
+// promote makes the newest saved head of an inode the head, after the one there
+// was has been cut off.
+func (v *Volume) promote(ctx context.Context, b *dcdb.Builder, f *fork, ino uint64) error {
+	prefix := key(keySaved, f.prefix, ino)
+	recs, err := v.st.Scan(ctx, prefix, after(prefix), 1)
+	if err != nil || len(recs) == 0 {
+		return err
+	}
+	b.Delete(recs[0].Key)
+	b.Put(key(keyHead, f.prefix, ino), recs[0].Value)
+	return nil
 }
 
 // dissolve ends a fork that has no live state and keeps nothing. Space.mu is

@@ -79,18 +79,24 @@ func onlyKept(kept []uint64, s span) (uint64, bool) {
 
 // sums calls fn for the sums of a fork's dead list.
 func (v *Volume) sums(ctx context.Context, f *fork, fn func(span, sum)) error {
-	return scan(ctx, v.st, key(keySum, f.id), func(k, val []byte) error {
-		n, err := keyNums(k, 3)
+	for _, prefix := range v.prefixes(f) {
+		err := scan(ctx, v.st, key(keySum, prefix), func(k, val []byte) error {
+			n, err := keyNums(k, 3)
+			if err != nil {
+				return err
+			}
+			s, err := decodeSum(val)
+			if err != nil {
+				return fmt.Errorf("sum %x: %w", k, err)
+			}
+			fn(span{n[0], n[1], n[2]}, s)
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		s, err := decodeSum(val)
-		if err != nil {
-			return fmt.Errorf("sum %x: %w", k, err)
-		}
-		fn(span{n[0], n[1], n[2]}, s)
-		return nil
-	})
+	}
+	return nil
 }
 
 // written returns the bytes of what a fork's state at counter n uses since after
@@ -98,38 +104,28 @@ func (v *Volume) sums(ctx context.Context, f *fork, fn func(span, sum)) error {
 func (v *Volume) written(ctx context.Context, f *fork, p, n uint64) (uint64, error) {
 	var bytes uint64
 	seen := map[uint64]bool{}
-	from, to := key(keyIndex, f.id, p+1), key(keyIndex, f.id, n+1)
-	for {
-		recs, err := v.st.Scan(ctx, from, to, 1000)
-		if err != nil {
-			return 0, err
-		}
-		for _, r := range recs {
-			k, err := keyNums(r.Key, 3)
-			if err != nil {
-				return 0, err
-			}
-			if seen[k[2]] {
-				continue
+	for _, prefix := range v.prefixes(f) {
+		err := scanRange(ctx, v.st, key(keyIndex, prefix, p+1), key(keyIndex, prefix, n+1), func(key, _ []byte) error {
+			k, err := keyNums(key, 3)
+			if err != nil || seen[k[2]] {
+				return err
 			}
 			seen[k[2]] = true
 			size, err := v.headBytes(ctx, f, n, k[2], p+1)
-			if err != nil {
-				return 0, err
-			}
 			bytes += size
+			return err
+		})
+		if err != nil {
+			return 0, err
 		}
-		if len(recs) < 1000 {
-			return bytes, nil
-		}
-		from = append(append([]byte(nil), recs[len(recs)-1].Key...), 0)
 	}
+	return bytes, nil
 }
 
 // headBytes returns the bytes of an inode's state at counter n that are used since
 // counter newer: its head, and objects.
 func (v *Volume) headBytes(ctx context.Context, f *fork, n, ino, newer uint64) (uint64, error) {
-	rec, err := resolve(ctx, v.st, f.id, n, ino)
+	rec, err := v.resolveOwn(ctx, f, n, ino)
 	if err != nil || rec == nil {
 		return 0, err
 	}

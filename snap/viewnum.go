@@ -15,8 +15,14 @@ const maxView = 1<<23 - 1
 // errViews: as many views as there are numbers.
 var errViews = errors.New("too many snapshots and forks")
 
+// viewsUnused is how many numbers rest before the first of them is given again.
+// What a user's backup or index remembers of a deleted view's inode numbers is
+// then long out of date.
+const viewsUnused = 1 << 14
+
 // viewNumbers are the numbers that deleted views gave back, the longest unused
-// first. They are given again only when no fresh one is left.
+// first. They are given again when viewsUnused of them rest, or no fresh one is
+// left.
 type viewNumbers struct {
 	queue []freeView
 	seq   uint64
@@ -42,7 +48,7 @@ func (q *viewNumbers) load(ctx context.Context, st store.Store) error {
 
 // takeView returns a view number for a new view.
 func (v *Volume) takeView(m *dcdb.Meta) (uint32, error) {
-	if v.nextView <= maxView {
+	if v.nextView <= maxView && len(v.views.queue) < viewsUnused {
 		v.nextView++
 		v.putVolume(m)
 		return v.nextView - 1, nil

@@ -31,6 +31,8 @@ type Options struct {
 	Still          bool          // no background work: nothing is reclaimed or erased, for a look at a volume as it is
 	Now            func() time.Time
 	Log            func(format string, args ...any)
+
+	moveRecords int // that move at once in a merge; default: stepHeads
 }
 
 // Volume is everything in one store. All methods may be called concurrently.
@@ -48,9 +50,10 @@ type Volume struct {
 	nextView uint32
 	views    viewNumbers
 	tasks    []*task
-	tooLarge map[uint64]bool // forks that are not merged
 
 	merges atomic.Uint64 // counts merges that have begun
+	mover  mover         // the reclaimer's
+	move   int           // records at once
 
 	lists  lists // the flusher's
 	extras bool  // there are objects with extra references
@@ -64,12 +67,15 @@ type Volume struct {
 // Open opens the volume in a store, and makes a new one if the store is empty.
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
-	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{}), tooLarge: map[uint64]bool{}}
+	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, move: o.moveRecords, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if v.now == nil {
 		v.now = time.Now
 	}
 	if v.log == nil {
 		v.log = func(string, ...any) {}
+	}
+	if v.move == 0 {
+		v.move = stepHeads
 	}
 	fresh := st.LastGroup() == 0
 	var freed []freedRecord
@@ -104,7 +110,7 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 // format makes the first fork, with its root and its directory of orphans.
 func (v *Volume) format(ctx context.Context) error {
 	f := &fork{
-		id: mainFork, counter: 1, first: firstIno, next: firstIno, reserved: firstIno + inodeBlock,
+		id: mainFork, prefix: mainFork, counter: 1, first: firstIno, next: firstIno, reserved: firstIno + inodeBlock,
 		live: true, ready: true, name: "main", created: v.now().UTC(), names: map[string]*snapshot{},
 	}
 	uid, gid := uint32(os.Getuid()), uint32(os.Getgid())
@@ -253,7 +259,11 @@ func (v *Volume) loadSnapshots(ctx context.Context) error {
 
 // scan calls fn for all records whose keys begin with prefix.
 func scan(ctx context.Context, st store.Store, prefix []byte, fn func(k, val []byte) error) error {
-	from, to := prefix, after(prefix)
+	return scanRange(ctx, st, prefix, after(prefix), fn)
+}
+
+// scanRange calls fn for all records from a key up to another one.
+func scanRange(ctx context.Context, st store.Store, from, to []byte, fn func(k, val []byte) error) error {
 	for {
 		recs, err := st.Scan(ctx, from, to, 1000)
 		if err != nil {
@@ -267,7 +277,7 @@ func scan(ctx context.Context, st store.Store, prefix []byte, fn func(k, val []b
 		if len(recs) < 1000 {
 			return nil
 		}
-		from = append(append([]byte(nil), recs[len(recs)-1].Key...), 0)
+		from = next(recs[len(recs)-1].Key)
 	}
 }
 
@@ -370,27 +380,20 @@ func (r *rules) Load(ctx context.Context, k dcdb.Key) ([]byte, error) {
 }
 
 // line is a fork among those in which an inode is looked for, up to counter n.
-type line struct {
-	fork, n uint64
-	moving  bool // its heads are moving to the line before
-}
+type line struct{ prefix, moving, n uint64 }
+
+func (f *fork) line(n uint64) line { return line{f.prefix, f.moving, n} }
 
 func (r *rules) load(ctx context.Context, k dcdb.Key) ([]byte, error) {
 	var lines []line
 	r.space.Locked(func() {
 		n := k.At
 		for f := r.forks[k.Fork]; f != nil; n, f = min(n, f.origin), f.parent {
-			lines = append(lines, line{fork: f.id, n: n})
-			if f.absorbed != nil {
-				lines = append(lines, line{f.absorbed.id, n, true})
-			}
+			lines = append(lines, f.line(n))
 		}
 	})
-	for i, l := range lines {
-		rec, err := resolve(ctx, r.st, l.fork, l.n, k.Ino)
-		if err == nil && rec == nil && l.moving {
-			rec, err = resolve(ctx, r.st, lines[i-1].fork, l.n, k.Ino)
-		}
+	for _, l := range lines {
+		rec, err := l.resolve(ctx, r.st, k.Ino)
 		if err != nil || rec != nil {
 			return rec, err
 		}
@@ -399,10 +402,58 @@ func (r *rules) load(ctx context.Context, k dcdb.Key) ([]byte, error) {
 }
 
 // resolve returns the newest head of an inode in one fork with a counter <= n,
-// nil if there is none. A head that is saved meanwhile is found: the live one is
-// looked at first, and both change in one batch.
-func resolve(ctx context.Context, st store.Store, fork, n, ino uint64) ([]byte, error) {
-	vals, err := st.Get(ctx, key(keyHead, fork, ino))
+// nil if there is none. While heads move, any of them may be at either place: one
+// that is not at the first any more is at the second.
+func (l line) resolve(ctx context.Context, st store.Store, ino uint64) ([]byte, error) {
+	if l.moving == 0 {
+		return resolve(ctx, st, l.prefix, l.n, ino)
+	}
+	a, err := resolve(ctx, st, l.moving, l.n, ino)
+	if err != nil {
+		return nil, err
+	}
+	b, err := resolve(ctx, st, l.prefix, l.n, ino)
+	if err != nil || a == nil {
+		return b, err
+	}
+	if b == nil {
+		return a, nil
+	}
+	changedA, _, err := dcdb.HeadInfo(a)
+	if err != nil {
+		return nil, err
+	}
+	changedB, _, err := dcdb.HeadInfo(b)
+	if changedA > changedB {
+		b = a
+	}
+	return b, err
+}
+
+// resolveOwn is resolve for a fork without its parents.
+func (v *Volume) resolveOwn(ctx context.Context, f *fork, n, ino uint64) ([]byte, error) {
+	var l line
+	v.space.Locked(func() { l = f.line(n) })
+	return l.resolve(ctx, v.st, ino)
+}
+
+// prefixes returns where a fork's heads and dead lists are. A record is in one of
+// them; one that is not in the first any more is in the second.
+func (v *Volume) prefixes(f *fork) (out []uint64) {
+	v.space.Locked(func() {
+		if f.moving != 0 {
+			out = append(out, f.moving)
+		}
+		out = append(out, f.prefix)
+	})
+	return out
+}
+
+// resolve returns the newest head of an inode below one prefix with a counter <=
+// n, nil if there is none. A head that is saved meanwhile is found: the live one
+// is looked at first, and both change in one batch.
+func resolve(ctx context.Context, st store.Store, prefix, n, ino uint64) ([]byte, error) {
+	vals, err := st.Get(ctx, key(keyHead, prefix, ino))
 	if err != nil {
 		return nil, err
 	}
@@ -415,7 +466,7 @@ func resolve(ctx context.Context, st store.Store, fork, n, ino uint64) ([]byte, 
 	if n == dcdb.Live {
 		return nil, nil
 	}
-	recs, err := st.Scan(ctx, key(keySaved, fork, ino, ^n), after(key(keySaved, fork, ino)), 1)
+	recs, err := st.Scan(ctx, key(keySaved, prefix, ino, ^n), after(key(keySaved, prefix, ino)), 1)
 	if err != nil || len(recs) == 0 {
 		return nil, err
 	}
