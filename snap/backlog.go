@@ -1,6 +1,9 @@
 package snap
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Backlog is what was deleted and is not given back to the store yet.
 type Backlog struct {
@@ -27,16 +30,6 @@ type reclaiming struct {
 	tasks []task
 }
 
-// takes reports whether one of the tasks removes the entries of a span.
-func (r *reclaiming) takes(s span) bool {
-	for _, t := range r.tasks {
-		if t.kind == taskCut && s.death > t.p || t.kind == taskSnapshot && t.p < s.since && s.since <= t.n && t.n < s.death && s.death <= t.x {
-			return true
-		}
-	}
-	return false
-}
-
 // Backlog tells how much background work is waiting. It reads the sums of the
 // dead lists of forks with tasks, and the dropped trees.
 func (v *Volume) Backlog(ctx context.Context) (Backlog, error) {
@@ -48,7 +41,7 @@ func (v *Volume) Backlog(ctx context.Context) (Backlog, error) {
 	b.Trees = len(trees)
 	for _, r := range forks {
 		err := v.sums(ctx, r.f, func(s span, n sum) {
-			if r.takes(s) {
+			if slices.ContainsFunc(r.tasks, func(t task) bool { return t.takes(s) }) {
 				b.Entries += n.count
 				b.Bytes += n.bytes
 			}

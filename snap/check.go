@@ -334,7 +334,7 @@ func (c *checker) readTasks() error {
 		if err := r.end(); err != nil {
 			return err
 		}
-		if t.kind != taskSnapshot && t.kind != taskCut {
+		if t.kind < taskSnapshot || t.kind > taskDrop {
 			c.problem(0, "task %d of fork %d is of unknown kind %d", n[1], n[0], t.kind)
 			return nil
 		}

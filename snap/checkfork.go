@@ -59,7 +59,7 @@ func (c *checker) walkFork(f *checkedFork) error {
 		w.newest = max(w.newest, sn.counter)
 	}
 	for _, t := range f.tasks {
-		if t.kind == taskCut {
+		if t.kind != taskSnapshot {
 			w.cuts = append(w.cuts, t.p)
 		}
 	}
@@ -93,7 +93,7 @@ func (w *forkWalk) needed(since, death uint64) bool {
 		return true
 	}
 	for _, t := range w.f.tasks {
-		if t.kind == taskCut && death > t.p || t.kind == taskSnapshot && t.p < since && since <= t.n && t.n < death && death <= t.x {
+		if t.takes(span{w.f.prefix, death, since}) {
 			return true
 		}
 	}

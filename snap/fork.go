@@ -115,7 +115,7 @@ func decodeFork(id uint64, val []byte) (f *fork, parent uint64, err error) {
 		f.doors[i] = DoorAttr{r.u32(), r.u32(), r.u32()}
 	}
 	f.name = r.str()
-	if val[0] == forkMerged {
+	if r.err == nil && val[0] == forkMerged {
 		f.prefix, f.moving = r.num(), r.num()
 		if r.err == nil && (f.prefix == 0 || f.prefix == f.moving || f.prefix == id && f.moving == 0) {
 			r.fail()

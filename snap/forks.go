@@ -183,14 +183,11 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 	n := 0
 	v.space.Locked(func() {
 		if f := v.listed(w.fork, name); f != nil {
-			for _, g := range v.below(f) {
-				n += len(g.snaps) + 1
-			}
+			n = len(v.below(f))
 		}
 	})
-	// Each snapshot is a record, a view number and a task at most, and so is
-	// each fork.
-	err := v.space.LargeMeta(ctx, true, 3*n, 300*n, func(m *dcdb.Meta) error {
+	// Each fork is a record, a view number and a task.
+	err := v.space.LargeMeta(ctx, true, 3*n, 400*n, func(m *dcdb.Meta) error {
 		if err := v.changeable(w); err != nil {
 			return err
 		}
@@ -220,34 +217,49 @@ func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 	v.giveView(m, f.number)
 	f.live, f.name, f.place, f.number = false, "", 0, 0
 	f.view.gone.Store(true)
-
-	// What is newer than the newest origin of a fork is cut off as a whole.
 	newest := f.origin
 	for _, sn := range f.snaps {
+		sn.view.gone.Store(true)
 		if sn.pins > 0 {
 			newest = sn.counter
 		}
 	}
-	var older []*snapshot
-	for _, sn := range f.snaps {
-		if sn.counter <= newest {
-			older = append(older, sn)
-			continue
-		}
-		v.giveView(m, sn.number)
-		sn.view.gone.Store(true)
-		delete(f.names, sn.name)
-		m.Delete(key(keySnap, f.id, sn.counter))
-	}
-	f.snaps = older
-	v.addTask(m, &task{f: f, kind: taskCut, p: newest})
+	v.addTask(m, &task{f: f, kind: taskDrop, p: newest})
 	f.changed()
-	for _, sn := range slices.Clone(f.snaps) {
-		if sn.name != "" {
-			v.dropName(m, sn)
-		}
-	}
 	m.Put(key(keyFork, f.id), f.encode())
+}
+
+// dropStep takes some of a deleted fork's snapshots away, those above p first. In
+// the end what is newer than the newest origin of a fork is cut off as a whole.
+func (v *Volume) dropStep(ctx context.Context, t *task) error {
+	return v.space.LargeMeta(ctx, true, 3*v.atOnce, 300*v.atOnce, func(m *dcdb.Meta) error {
+		f := t.f
+		left := v.atOnce
+		for n := len(f.snaps); left > 0 && n > 0 && f.snaps[n-1].counter > t.p; n, left = n-1, left-1 {
+			sn := f.snaps[n-1]
+			v.giveView(m, sn.number)
+			delete(f.names, sn.name)
+			m.Delete(key(keySnap, f.id, sn.counter))
+			f.snaps = f.snaps[: n-1 : n-1]
+		}
+		f.changed()
+		for _, sn := range slices.Clone(f.snaps) {
+			if left == 0 {
+				return nil
+			}
+			if sn.name != "" {
+				v.dropName(m, sn)
+				left--
+			}
+		}
+		newest := f.origin // which need not be p any more: its forks may have gone
+		if n := len(f.snaps); n > 0 {
+			newest = f.snaps[n-1].counter
+		}
+		v.addTask(m, &task{f: f, kind: taskCut, p: newest})
+		v.finish(m, t)
+		return nil
+	})
 }
 
 // SetDoor sets owner and mode of one of the fork's doors. It returns when that

@@ -21,6 +21,9 @@ func FuzzFork(f *testing.F) {
 	f.Add(g.encode())
 	g.live, g.parent = false, nil
 	f.Add(g.encode())
+	g.prefix, g.moving = 6, 5
+	f.Add(g.encode())
+	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g, parent, err := decodeFork(5, b)
 		if err != nil {

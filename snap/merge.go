@@ -108,11 +108,11 @@ func (c *counting) step(ctx context.Context) (done bool, err error) {
 	if c.from != nil {
 		from = c.from
 	}
-	recs, err := c.v.st.Scan(ctx, from, after(c.ranges[0]), c.v.move)
+	recs, err := c.v.st.Scan(ctx, from, after(c.ranges[0]), c.v.atOnce)
 	if err != nil {
 		return false, err
 	}
-	if len(recs) == c.v.move {
+	if len(recs) == c.v.atOnce {
 		c.from = next(recs[len(recs)-1].Key)
 		return false, nil
 	}
@@ -186,7 +186,7 @@ func (v *Volume) moveStep(ctx context.Context, f *fork) error {
 		*m = mover{f: f, from: key(moveKinds[0], f.moving)}
 	}
 	for m.kind < len(moveKinds) {
-		recs, err := v.st.Scan(ctx, m.from, after(key(moveKinds[m.kind], f.moving)), v.move)
+		recs, err := v.st.Scan(ctx, m.from, after(key(moveKinds[m.kind], f.moving)), v.atOnce)
 		if err != nil {
 			return err
 		}

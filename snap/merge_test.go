@@ -40,7 +40,7 @@ func TestMergeMovesTheFewerRecords(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHistory(t)
 			h.must(h.v.Close(h.ctx))
-			h.o.moveRecords = 3
+			h.o.atOnce = 3
 			h.wrap = func(st store.Store) store.Store { return slowStore{st} }
 			h.open()
 			m := h.v.Main()
@@ -228,4 +228,59 @@ func TestGenerationsStayFlat(t *testing.T) {
 		t.Errorf("a generation reads %d and writes %d records, once %d and %d", reads2, writes2, reads, writes)
 	}
 	sound(t, h.v, CheckOptions{})
+}
+
+// limitedStore takes small batches only.
+type limitedStore struct{ store.Store }
+
+func (s limitedStore) Limits() store.Limits {
+	l := s.Store.Limits()
+	l.BatchRecords = 6000
+	return l
+}
+
+// The snapshots of a deleted fork, however many, do not have to fit a batch.
+func TestForkWithManySnapshotsIsDeletedInSteps(t *testing.T) {
+	h := newHistory(t)
+	h.must(h.v.Close(h.ctx))
+	h.wrap = func(st store.Store) store.Store { return limitedStore{st} }
+	h.o.CommitInterval = time.Hour
+	h.open()
+	m := h.v.Main()
+	f := h.fork(m, "f")
+	ino := h.create(f, "first")
+	var child *View
+	for i := range 3000 {
+		s := h.snapshot(f, fmt.Sprint("s", i))
+		if i == 1500 {
+			child = h.fork(s, "child")
+			h.must(h.v.RenameFork(h.ctx, f, "child", m, "child"))
+		}
+		if i%500 == 0 {
+			h.write(f, ino, fmt.Sprint("after ", i))
+		}
+	}
+	last, err := h.v.Snapshot(f, "s2999")
+	h.must(err)
+	h.must(h.v.DeleteFork(h.ctx, m, "f"))
+	if err := last.Err(); err == nil {
+		t.Error("a snapshot of a deleted fork is still there")
+	}
+	h.st = h.st.CrashAt(0)
+	h.open()
+	m = h.v.Main()
+	child, err = h.v.Fork(m, "child")
+	h.must(err)
+	h.want(child, ino, "after 1000")
+	h.idle()
+	sound(t, h.v, CheckOptions{})
+	h.want(child, ino, "after 1000")
+	h.objects(1)
+	if n := h.forkCount(); n != 2 {
+		t.Errorf("%d forks, want main and the child", n)
+	}
+	h.records(keySnap, 0)
+	h.records(keyTask, 0)
+	h.dropFork(m, "child")
+	h.objects(0)
 }

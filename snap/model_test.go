@@ -705,7 +705,7 @@ func runModel(t *testing.T, seed uint64, steps int) {
 		m.o.CacheBytes = 20 << 10
 	}
 	if m.rnd.IntN(2) == 0 {
-		m.o.moveRecords = 1 + m.rnd.IntN(5)
+		m.o.atOnce = 1 + m.rnd.IntN(5)
 	}
 	m.open()
 	m.durable()

@@ -15,6 +15,7 @@ import (
 const (
 	taskSnapshot = 1 // entries with p < since <= n < death <= x go
 	taskCut      = 2 // what is newer than p goes, in a fork without live state
+	taskDrop     = 3 // the snapshots of a deleted fork go, then it is cut at p
 )
 
 // task is a reclaim that is to be done. It is recorded in the group that made it
@@ -51,7 +52,7 @@ func (v *Volume) loadTasks(ctx context.Context) error {
 		if err := r.end(); err != nil {
 			return fmt.Errorf("task %d of fork %d: %w", n[1], n[0], err)
 		}
-		if t.f == nil || t.kind != taskSnapshot && t.kind != taskCut {
+		if t.f == nil || t.kind < taskSnapshot || t.kind > taskDrop {
 			return fmt.Errorf("%w: task %d of fork %d", dcdb.ErrCorrupt, n[1], n[0])
 		}
 		t.f.tasks++
@@ -127,6 +128,14 @@ func (v *Volume) reclaimer(ctx context.Context) {
 	}
 }
 
+// takes reports whether the task removes the entries of a span.
+func (t *task) takes(s span) bool {
+	if t.kind == taskSnapshot {
+		return t.p < s.since && s.since <= t.n && t.n < s.death && s.death <= t.x
+	}
+	return s.death > t.p
+}
+
 // Idle reports whether nothing is left to reclaim or to erase.
 func (v *Volume) Idle(ctx context.Context) (bool, error) {
 	if b, _ := v.waiting(); !b.Empty() {
@@ -163,7 +172,10 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 	if did, err := v.bulkStep(ctx); did || err != nil {
 		return did, err
 	}
-	if t.kind == taskSnapshot {
+	switch t.kind {
+	case taskDrop:
+		return true, v.dropStep(ctx, t)
+	case taskSnapshot:
 		return true, v.snapshotStep(ctx, t)
 	}
 	return true, v.cutStep(ctx, t)
@@ -291,7 +303,7 @@ func (v *Volume) snapshotStep(ctx context.Context, t *task) error {
 		if s.death > t.x {
 			return false
 		}
-		if t.p < s.since && s.since <= t.n {
+		if t.takes(s) {
 			found = &s
 		}
 		return found == nil

@@ -32,7 +32,7 @@ type Options struct {
 	Now            func() time.Time
 	Log            func(format string, args ...any)
 
-	moveRecords int // that move at once in a merge; default: stepHeads
+	atOnce int // heads to be moved, names to be dropped in a step; default: stepHeads
 }
 
 // Volume is everything in one store. All methods may be called concurrently.
@@ -53,7 +53,7 @@ type Volume struct {
 
 	merges atomic.Uint64 // counts merges that have begun
 	mover  mover         // the reclaimer's
-	move   int           // records at once
+	atOnce int
 
 	lists  lists // the flusher's
 	extras bool  // there are objects with extra references
@@ -67,15 +67,15 @@ type Volume struct {
 // Open opens the volume in a store, and makes a new one if the store is empty.
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
-	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, move: o.moveRecords, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, atOnce: o.atOnce, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if v.now == nil {
 		v.now = time.Now
 	}
 	if v.log == nil {
 		v.log = func(string, ...any) {}
 	}
-	if v.move == 0 {
-		v.move = stepHeads
+	if v.atOnce == 0 {
+		v.atOnce = stepHeads
 	}
 	fresh := st.LastGroup() == 0
 	var freed []freedRecord
@@ -248,7 +248,7 @@ func (v *Volume) loadSnapshots(ctx context.Context) error {
 			return fmt.Errorf("snapshot %d of fork %d: %w", n[1], n[0], err)
 		}
 		sn.view = &View{v: v, fork: f, snap: sn, number: sn.number}
-		sn.view.gone.Store(sn.name == "")
+		sn.view.gone.Store(sn.name == "" || !f.live)
 		f.snaps = append(f.snaps, sn) // keys are in order of counters
 		if sn.name != "" {
 			f.names[sn.name] = sn
