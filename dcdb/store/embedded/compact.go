@@ -182,8 +182,8 @@ func (s *Store) compact(ctx context.Context, gently bool) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if s.damage.ranges.Load() != nil {
-		return fmt.Errorf("tables are damaged and stay as they are: %w", store.ErrCorrupt)
+	if err := s.damage.bad(); err != nil {
+		return err
 	}
 	bytes, records := s.compaction.bytes.Load(), s.compaction.records.Load()
 	if err := s.pushOut(p); err != nil {

@@ -184,3 +184,47 @@ func TestScrubTakesADeletedTableForNoDamage(t *testing.T) {
 		t.Errorf("%d blocks are taken for damaged", len(*rs))
 	}
 }
+
+// TestWhatCanNotBeVerifiedIsNotCompacted: neither a list of tables nor a table that
+// can't be read counts as verified.
+func TestWhatCanNotBeVerifiedIsNotCompacted(t *testing.T) {
+	for what, hide := range map[string]func(dir string) string{
+		"list":  func(dir string) string { return filepath.Join(dir, recordsName, "MANIFEST") },
+		"table": func(dir string) string { return must(tableNames(filepath.Join(dir, recordsName)))(t)[0] },
+	} {
+		dir := t.TempDir()
+		s := must(Create(dir, small(t)))(t)
+		commit(t, s, 1, "k", "v")
+		s.Close()
+		s = must(Open(dir, small(t)))(t)
+		<-s.scrubbed
+		if err := s.Compact(ctx); err != nil {
+			t.Fatalf("%s: compact: %v", what, err)
+		}
+		name := hide(dir)
+		hidden := filepath.Join(t.TempDir(), "hidden")
+		if err := errors.Join(os.Rename(name, hidden), os.Mkdir(name, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		// A directory has a size too, so it is not taken for a table that is gone.
+		if info := must(os.Stat(name))(t); info.Size() == 0 {
+			t.Skipf("directories have no size here")
+		}
+		lines := 0
+		s.opt.Log = func(string, ...any) { lines++ }
+		s.scrub(nil, make(chan struct{}))
+		if err := s.Compact(ctx); err == nil {
+			t.Errorf("%s: compacted what was not verified", what)
+		}
+		if lines != 1 {
+			t.Errorf("%s: %d lines in the log, want 1", what, lines)
+		}
+		if vs, err := s.Get(ctx, []byte("k")); err != nil || string(vs[0]) != "v" {
+			t.Errorf("%s: Get: %q, %v", what, vs, err)
+		}
+		if err := errors.Join(os.Remove(name), os.Rename(hidden, name)); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+}

@@ -14,14 +14,32 @@ import (
 )
 
 // scrubPause follows each table, so that the scrub takes a small part of the
-// disk's time.
-const scrubPause = 20 * time.Millisecond
+// disk's time; a list of tables that can't be read is tried again after
+// scrubRetry, scrubTries times in all.
+const (
+	scrubPause = 20 * time.Millisecond
+	scrubRetry = 100 * time.Millisecond
+	scrubTries = 5
+)
 
 // damage is the ranges of keys that lay in damaged blocks of tables. A key in
 // there may be missing, or an older value of it come up from below, so nothing
 // in there is answered.
 type damage struct {
 	ranges atomic.Pointer[[]keyRange]
+	unseen atomic.Pointer[error] // why some table was not verified
+}
+
+// bad returns why tables must stay as they are: what is damaged in one is known
+// only while it is there.
+func (d *damage) bad() error {
+	if d.ranges.Load() != nil {
+		return fmt.Errorf("tables are damaged and stay as they are: %w", store.ErrCorrupt)
+	}
+	if err := d.unseen.Load(); err != nil {
+		return fmt.Errorf("tables could not be verified and stay as they are until the store is opened again: %w", *err)
+	}
+	return nil
 }
 
 func (d *damage) add(r keyRange) {
@@ -49,16 +67,27 @@ func (d *damage) check(from, to []byte) error {
 
 // scrub verifies the tables that there were when the store was opened, once,
 // and notes what is damaged; the tables that Badger writes later were in
-// memory. It ends early when stop is closed, and closes done.
+// memory. What can't be verified is noted as well. It ends early when stop is
+// closed, and closes done.
 func (s *Store) scrub(stop <-chan struct{}, done chan<- struct{}) {
 	defer close(done)
-	names, err := tableNames(filepath.Join(s.dir, recordsName))
+	dir := filepath.Join(s.dir, recordsName)
+	names, err := tableNames(dir)
+	for tries := 1; err != nil && tries < scrubTries; tries++ {
+		select {
+		case <-stop:
+			return
+		case <-time.After(scrubRetry):
+		}
+		names, err = tableNames(dir)
+	}
 	if err != nil {
+		s.unverified(fmt.Errorf("list of tables: %w", err))
 		return
 	}
 	for _, name := range names {
 		if err := s.scrubTable(name, stop); err != nil {
-			s.opt.Log("%v", err)
+			s.unverified(err)
 		}
 		select {
 		case <-stop:
@@ -66,6 +95,11 @@ func (s *Store) scrub(stop <-chan struct{}, done chan<- struct{}) {
 		case <-time.After(scrubPause):
 		}
 	}
+}
+
+func (s *Store) unverified(err error) {
+	s.damage.unseen.CompareAndSwap(nil, &err)
+	s.opt.Log("verifying the records: %v", err)
 }
 
 func (s *Store) scrubTable(name string, stop <-chan struct{}) error {
