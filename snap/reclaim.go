@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -253,7 +254,7 @@ func (v *Volume) deadRecords(ctx context.Context, s span) ([]dead, bool, error) 
 	var out []dead
 	n := 0
 	prefix := s.key(keyDead)
-	recs, err := v.st.Scan(ctx, prefix, after(prefix), 64)
+	recs, err := v.deadAt.scan(ctx, v.st, prefix, after(prefix), 64)
 	if err != nil {
 		return nil, false, err
 	}
@@ -271,43 +272,41 @@ func (v *Volume) deadRecords(ctx context.Context, s span) ([]dead, bool, error) 
 	return out, len(recs) == 64, nil
 }
 
-// spans calls fn for the spans of a fork that die at from or later, until it
-// returns false.
-func (v *Volume) spans(ctx context.Context, f *fork, from uint64, fn func(span) bool) error {
-	at, to := key(keySum, f.prefix, from), after(key(keySum, f.prefix))
-	for {
-		recs, err := v.st.Scan(ctx, at, to, 256)
+// nextSpan returns the first span of a fork with from <= death < to that match
+// accepts, nil if there is none.
+func (v *Volume) nextSpan(ctx context.Context, f *fork, from, to uint64, match func(span) bool) (*span, error) {
+	front, end := key(keySum, f.prefix, from), key(keySum, f.prefix, to)
+	at := v.sumAt.begin(front)
+	for limit := 8; ; limit = 256 {
+		recs, err := v.st.Scan(ctx, at, end, limit)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, r := range recs {
 			n, err := keyNums(r.Key, 3)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if !fn(span{n[0], n[1], n[2]}) {
-				return nil
+			if s := (span{n[0], n[1], n[2]}); match(s) {
+				v.sumAt.at = r.Key
+				return &s, nil
 			}
 		}
-		if len(recs) < 256 {
-			return nil
+		switch {
+		case len(recs) == limit:
+			at = next(recs[limit-1].Key)
+		case v.sumAt.at == nil:
+			return nil, nil
+		default: // once more, from the front
+			v.sumAt = queueCursor{from: front}
+			at = front
 		}
-		at = next(recs[len(recs)-1].Key)
 	}
 }
 
 // snapshotStep removes what only a deleted snapshot needed.
 func (v *Volume) snapshotStep(ctx context.Context, t *task) error {
-	var found *span
-	err := v.spans(ctx, t.f, t.n+1, func(s span) bool {
-		if s.death > t.x {
-			return false
-		}
-		if t.takes(s) {
-			found = &s
-		}
-		return found == nil
-	})
+	found, err := v.nextSpan(ctx, t.f, t.n+1, t.x+1, t.takes)
 	if err != nil {
 		return err
 	}
@@ -413,11 +412,7 @@ func (v *Volume) eraseSaved(ctx context.Context, b *dcdb.Builder, f *fork, ino, 
 // cutStep goes on cutting a fork without live state at a kept counter: rule 5 of
 // DESIGN section 4. First its dead list beyond the counter, then its heads.
 func (v *Volume) cutStep(ctx context.Context, t *task) error {
-	var found *span
-	err := v.spans(ctx, t.f, t.p+1, func(s span) bool {
-		found = &s
-		return false
-	})
+	found, err := v.nextSpan(ctx, t.f, t.p+1, math.MaxUint64, func(span) bool { return true })
 	if err != nil {
 		return err
 	}
@@ -425,7 +420,7 @@ func (v *Volume) cutStep(ctx context.Context, t *task) error {
 		return v.removeSpan(ctx, t.f, *found, found.since > t.p)
 	}
 	from, to := key(keyIndex, t.f.prefix, t.p+1), after(key(keyIndex, t.f.prefix))
-	recs, err := v.st.Scan(ctx, from, to, stepHeads)
+	recs, err := v.indexAt.scan(ctx, v.st, from, to, stepHeads)
 	if err != nil {
 		return err
 	}

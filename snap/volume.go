@@ -55,6 +55,9 @@ type Volume struct {
 	mover  mover         // the reclaimer's
 	atOnce int
 
+	// The reclaimer's: where it is in sums, dead lists and indexes.
+	sumAt, deadAt, indexAt queueCursor
+
 	lists  lists // the flusher's
 	extras bool  // there are objects with extra references
 
