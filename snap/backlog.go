@@ -34,11 +34,10 @@ type reclaiming struct {
 // dead lists of forks with tasks, and the dropped trees.
 func (v *Volume) Backlog(ctx context.Context) (Backlog, error) {
 	b, forks := v.waiting()
-	trees, err := v.st.Scan(ctx, key(keyBulk), after(key(keyBulk)), MaxTrees)
-	if err != nil {
+	var err error
+	if b.Trees, err = v.countTrees(ctx, MaxTrees); err != nil {
 		return b, err
 	}
-	b.Trees = len(trees)
 	for _, r := range forks {
 		err := v.sums(ctx, r.f, func(s span, n sum) {
 			if slices.ContainsFunc(r.tasks, func(t task) bool { return t.takes(s) }) {

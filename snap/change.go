@@ -2,7 +2,6 @@ package snap
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"dcfs/dcdb"
@@ -57,11 +56,7 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 		}
 	}
 	if c.Bulk {
-		l.bulks++
-		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, fa.fork, b.Group), l.bulks), (&bulk{
-			death: at, records: c.Records, head: dcdb.EncodeHead(c.Old),
-		}).encode())
-		l.wake = true
+		v.addTree(b, fa.fork, &bulk{death: at, records: c.Records, head: dcdb.EncodeHead(c.Old)})
 	}
 	return nil
 }

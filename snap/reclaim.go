@@ -142,8 +142,7 @@ func (v *Volume) Idle(ctx context.Context) (bool, error) {
 	if b, _ := v.waiting(); !b.Empty() {
 		return false, nil
 	}
-	recs, err := v.st.Scan(ctx, key(keyBulk), after(key(keyBulk)), 1)
-	return len(recs) == 0, err
+	return v.trees.empty(), nil
 }
 
 func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
@@ -193,16 +192,13 @@ func (v *Volume) finish(m *dcdb.Meta, t *task) {
 
 // bulkStep goes on with the first dropped tree, if there is one.
 func (v *Volume) bulkStep(ctx context.Context) (bool, error) {
-	recs, err := v.st.Scan(ctx, key(keyBulk), after(key(keyBulk)), 1)
-	if err != nil || len(recs) == 0 {
+	rec, err := v.nextTree(ctx)
+	if err != nil || rec == nil {
 		return false, err
 	}
-	k := recs[0].Key
-	if len(k) != 1+8+8+4 {
-		return false, fmt.Errorf("%w: key %x", dcdb.ErrCorrupt, k)
-	}
+	k := rec.Key
 	fork := binary.BigEndian.Uint64(k[1:])
-	bk, err := decodeBulk(recs[0].Value)
+	bk, err := decodeBulk(rec.Value)
 	if err != nil {
 		return false, fmt.Errorf("dropped tree %x: %w", k, err)
 	}
@@ -499,11 +495,7 @@ func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed,
 		return 0, 0, nil
 	}
 	if h.Large() {
-		l := v.lists.of(b)
-		l.bulks++
-		bk := &bulk{death: h.Changed, cut: t.p + 1, head: rec}
-		b.Put(binary.BigEndian.AppendUint32(key(keyBulk, f.id, b.Group), l.bulks), bk.encode())
-		v.wakeReclaimer()
+		v.addTree(b, f.id, &bulk{death: h.Changed, cut: t.p + 1, head: rec})
 		return len(rec), 0, nil
 	}
 	var refs []dcdb.Dropped

@@ -58,6 +58,8 @@ type Volume struct {
 	// The reclaimer's: where it is in sums, dead lists and indexes.
 	sumAt, deadAt, indexAt queueCursor
 
+	trees droppedTrees
+
 	lists  lists // the flusher's
 	extras bool  // there are objects with extra references
 
@@ -225,6 +227,9 @@ func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
 	}
 	v.extras = len(ex) > 0
 	if err := v.views.load(ctx, v.st); err != nil {
+		return nil, err
+	}
+	if err := v.trees.load(ctx, v.st); err != nil {
 		return nil, err
 	}
 	var freed []freedRecord
