@@ -12,13 +12,14 @@ import (
 // What a group reserves of a batch. An operation that is about to join states no
 // worst case of its own: none changes more than 16 DCDBs and drops or shares more
 // than opRefs references. A DCDB costs nodeRecords at most: its head, its saved
-// head or dropped tree, two index records, and an entry for the saved head, and a
-// few more while the heads of a fork move (package snap). A
+// head or dropped tree, two index records, an entry for the saved head, one that it
+// has an end to be dropped, and a few more while the heads of a fork move (package
+// snap). A
 // reference costs one record at most, the object's count or a share of a list's
 // record, and spanRecords the first time that one of its since is dropped: a
 // record of the list, and the sum. Room for all that is kept free.
 const (
-	nodeRecords  = 8
+	nodeRecords  = 10
 	spanRecords  = 2
 	spanBytes    = 192
 	refBytes     = 64
@@ -546,9 +547,27 @@ func (s *Space) fail(g *group, err error) {
 	s.abandon()
 }
 
+// Trim has what lies beyond the ends of files dropped, that an earlier run of the
+// program had truncated.
+func (s *Space) Trim(files []Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range files {
+		s.trimLater(k)
+	}
+}
+
+// Trimming returns how many files have such an end, as far as is known.
+func (s *Space) Trimming() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.trimming
+}
+
 // trimLater has the trimmer drop what lies beyond a file's end. s.mu is held.
 func (s *Space) trimLater(k Key) {
 	s.excess = append(s.excess, k)
+	s.trimming++
 	wake(s.trims)
 }
 
@@ -573,6 +592,9 @@ func (s *Space) trimmer() {
 				s.mu.Unlock()
 				again = time.After(time.Second)
 			} else {
+				s.mu.Lock()
+				s.trimming--
+				s.mu.Unlock()
 				again = nil
 				continue
 			}

@@ -155,6 +155,13 @@ func DecodeHead(b []byte) (*Head, error) {
 // Large reports whether the tree has pages besides the head.
 func (h *Head) Large() bool { return h.tree.root != nil && !h.tree.inline() }
 
+// Excess reports whether the file has records beyond its end that are still to be
+// dropped.
+func (h *Head) Excess() bool { return h.excess }
+
+// HeadExcess is Excess for a head record.
+func HeadExcess(b []byte) bool { return len(b) > 1 && b[1]&headExcess != 0 }
+
 // EncodeHead returns the record of a head that the store has already.
 func EncodeHead(h *Head) []byte { return encodeHead(h) }
 

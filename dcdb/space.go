@@ -111,6 +111,7 @@ type Space struct {
 	full     error         // guarded by mu; why the last attempt to commit did not succeed
 	fullSeen uint64        // guarded by mu; counts these attempts
 	excess   []Key         // guarded by mu; files to trim
+	trimming int           // guarded by mu; these, and the one being trimmed
 
 	loadMu  sync.Mutex
 	loading map[Key]*flight // guarded by loadMu

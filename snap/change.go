@@ -50,6 +50,7 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 	} else if err := v.putDeleted(ctx, b, fa, c, saved); err != nil {
 		return err
 	}
+	putExcess(b, f, ino, dcdb.HeadExcess(c.Record), c.Old != nil && c.Old.Excess())
 	for _, d := range c.Dropped {
 		if err := v.drop(ctx, b, fa, at, d); err != nil {
 			return err

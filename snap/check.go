@@ -37,9 +37,10 @@ type CheckReport struct {
 	Bytes     uint64 // of objects
 }
 
-// WaitIdle returns when nothing is left to commit, to reclaim or to erase.
+// WaitIdle returns when nothing is left to commit, to trim, to reclaim or to erase.
 func (v *Volume) WaitIdle(ctx context.Context) error {
 	for {
+		trimmed := v.space.Trimming() == 0 // what it dropped is in a group
 		if err := v.space.SyncAll(ctx); err != nil {
 			return err
 		}
@@ -47,7 +48,7 @@ func (v *Volume) WaitIdle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if idle {
+		if idle && trimmed {
 			return v.space.SyncAll(ctx) // the eraser's last words
 		}
 		select {
@@ -196,7 +197,7 @@ func (c *checker) scan(prefix []byte, fn func(k, val []byte) error) error {
 // kinds looks for records that nobody knows, and for those of forks that do not
 // exist.
 func (c *checker) kinds() error {
-	known := []byte{keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExtra, keyViews, dcdb.FreePrefix()[0]}
+	known := []byte{keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExcess, keyExtra, keyViews, dcdb.FreePrefix()[0]}
 	for from := []byte{0}; from != nil; {
 		recs, err := c.st.Scan(c.ctx, from, nil, 1)
 		if errors.Is(err, store.ErrCorrupt) {
@@ -229,7 +230,7 @@ func (c *checker) strays() error {
 			}
 		}
 	}
-	for _, kind := range [...]byte{keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask} {
+	for _, kind := range [...]byte{keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExcess} {
 		for from := []byte{kind}; len(from) > 0 && from[0] == kind; {
 			recs, err := c.st.Scan(c.ctx, from, after([]byte{kind}), 1)
 			if errors.Is(err, store.ErrCorrupt) {

@@ -30,6 +30,7 @@ type forkWalk struct {
 	heads     map[stateKey]uint64 // deaths of saved heads, by the list
 	inherited map[uint64]uint64   // inherited heads on the list: since
 	listed    map[dcdb.Dropped][]listedRef
+	excess    map[[2]uint64]bool // places and inodes with a record that says so
 }
 
 type stateKey struct{ ino, counter uint64 }
@@ -64,7 +65,7 @@ func (c *checker) walkFork(f *checkedFork) error {
 		}
 	}
 	slices.Sort(w.cuts)
-	for _, step := range [...]func() error{w.deadList, w.bulks, w.inodes, w.index, w.leftOver, w.views} {
+	for _, step := range [...]func() error{w.deadList, w.bulks, w.readExcess, w.inodes, w.index, w.leftOver, w.views} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -269,6 +270,26 @@ func (w *forkWalk) bulks() error {
 	})
 }
 
+// readExcess reads which files are to be trimmed.
+func (w *forkWalk) readExcess() error {
+	w.excess = map[[2]uint64]bool{}
+	return w.scan(keyExcess, func(k, _ []byte) error {
+		n, err := keyNums(k, 2)
+		if err == nil {
+			w.excess[[2]uint64(n)] = true
+		}
+		return err
+	})
+}
+
+func (w *forkWalk) checkExcess(prefix, ino uint64, h *dcdb.Head) {
+	at := [2]uint64{prefix, ino}
+	if h.Excess() != w.excess[at] {
+		w.c.problem(9, "inode %d of fork %d: that it has records beyond its end is %v, and recorded is %v", ino, w.f.id, h.Excess(), w.excess[at])
+	}
+	delete(w.excess, at)
+}
+
 // cursor goes through records of a prefix in order.
 type cursor struct {
 	c    *checker
@@ -392,6 +413,9 @@ func (w *forkWalk) collect(states []state, u *cursor, ino uint64) ([]state, erro
 				delete(w.heads, stateKey{ino, changed})
 			}
 			continue
+		}
+		if !saved {
+			w.checkExcess(binary.BigEndian.Uint64(r.Key[1:]), ino, h)
 		}
 		s := state{head: h, saved: saved, counter: h.Changed}
 		if n := len(r.Key); saved && ^binary.BigEndian.Uint64(r.Key[n-8:]) != h.Changed {
@@ -589,6 +613,9 @@ func (w *forkWalk) leftOver() error {
 	c, f := w.c, w.f
 	for k := range w.heads {
 		c.problem(1, "inode %d of fork %d at %d is on the dead list and not saved", k.ino, f.id, k.counter)
+	}
+	for at := range w.excess {
+		c.problem(9, "inode %d of fork %d is recorded to have records beyond its end, and has no head", at[1], f.id)
 	}
 	for ino := range w.inherited {
 		c.problem(1, "inode %d of fork %d is on the dead list as inherited, and has no state of its own", ino, f.id)

@@ -23,6 +23,7 @@
 //	't' place death since                count and bytes of these entries
 //	'b' fork group number                a tree that was dropped as a whole
 //	'r' fork number                      a reclaim that is to be done
+//	'o' place inode                      the head has records beyond the file's end
 //	'x' object                           extra references of an object
 //	'w' number                           view numbers to give again, oldest first
 //	'e' group number                     freed objects, see package dcdb
@@ -52,6 +53,8 @@
 //	(7) The sums say what the dead lists hold.
 //	(8) The newest state of an inode in a fork is a head, all older ones are
 //	    saved, but while they move.
+//	(9) A record 'o' stands for each head 'h' with dcdb's flag 8, and for none
+//	    else.
 //
 // What a Volume and its Forks know in memory is guarded by the Space's lock.
 package snap

@@ -20,6 +20,7 @@ const (
 	keySum    = 't'
 	keyBulk   = 'b'
 	keyTask   = 'r'
+	keyExcess = 'o'
 	keyExtra  = 'x'
 	keyViews  = 'w'
 )

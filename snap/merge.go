@@ -203,12 +203,18 @@ func (v *Volume) moveStep(ctx context.Context, f *fork) error {
 		}
 	}
 	*m = mover{}
-	return v.space.Meta(ctx, true, func(meta *dcdb.Meta) error {
+	err := v.space.Meta(ctx, true, func(meta *dcdb.Meta) error {
 		f.moving = 0
 		f.changed()
 		meta.Put(key(keyFork, f.id), f.encode())
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	files, err := v.excessOf(ctx, f)
+	v.space.Trim(files)
+	return err
 }
 
 // upTo returns the first of some records, as many as have a number of bytes, and
@@ -292,19 +298,21 @@ func (v *Volume) moveHead(ctx context.Context, b *dcdb.Builder, src, dst uint64,
 	if err != nil {
 		return err
 	}
-	if there == nil {
-		b.Put(head, rec)
-		return nil
+	if dcdb.HeadExcess(rec) {
+		b.Delete(key(keyExcess, src, ino))
 	}
-	c, _, err := dcdb.HeadInfo(there)
-	switch {
-	case err != nil:
-		return fmt.Errorf("head %x: %w", head, err)
-	case c > changed:
-		l.save(b, dst, ino, changed, rec)
-	default:
+	if there != nil {
+		c, _, err := dcdb.HeadInfo(there)
+		if err != nil {
+			return fmt.Errorf("head %x: %w", head, err)
+		}
+		if c > changed {
+			l.save(b, dst, ino, changed, rec)
+			return nil
+		}
 		l.save(b, dst, ino, c, there)
-		b.Put(head, rec)
 	}
+	b.Put(head, rec)
+	putExcess(b, dst, ino, dcdb.HeadExcess(rec), dcdb.HeadExcess(there))
 	return nil
 }

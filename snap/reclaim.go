@@ -486,6 +486,9 @@ func (v *Volume) cutHead(ctx context.Context, b *dcdb.Builder, t *task, changed,
 	}
 	b.Delete(k)
 	b.Delete(key(keyIndex, f.prefix, changed, ino))
+	if h.Excess() && k[0] == keyHead {
+		b.Delete(key(keyExcess, f.prefix, ino))
+	}
 	if t.p > f.origin {
 		if err := v.promote(ctx, b, f, ino); err != nil {
 			return 0, 0, err
@@ -518,6 +521,7 @@ func (v *Volume) promote(ctx context.Context, b *dcdb.Builder, f *fork, ino uint
 	}
 	b.Delete(recs[0].Key)
 	b.Put(key(keyHead, f.prefix, ino), recs[0].Value)
+	putExcess(b, f.prefix, ino, dcdb.HeadExcess(recs[0].Value), false)
 	return nil
 }
 

@@ -84,9 +84,13 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 	}
 	fresh := st.LastGroup() == 0
 	var freed []freedRecord
+	var excess []dcdb.Key
 	if !fresh {
 		var err error
-		if freed, err = v.load(ctx); err != nil {
+		if freed, err = v.load(ctx); err == nil {
+			excess, err = v.loadExcess(ctx)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("open volume: %w", err)
 		}
 	}
@@ -108,6 +112,7 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 	for _, f := range freed {
 		v.space.Erase(f.ids, [][]byte{f.key})
 	}
+	v.space.Trim(excess)
 	go v.reclaimer(bg)
 	return v, nil
 }
