@@ -262,6 +262,7 @@ func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, w Wor
 	g.forks[fork] = nil
 	s.started()
 	s.mu.Unlock()
+	s.lazily(ctx, g)
 	err := s.wait(ctx, g)
 	if !errors.Is(err, store.ErrFull) {
 		return err

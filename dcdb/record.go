@@ -87,6 +87,7 @@ type extent struct {
 // Read fills p with k's file data from off on and returns how much there was: it
 // is short at the end of the file.
 func (s *Space) Read(ctx context.Context, k Key, p []byte, off uint64) (int, error) {
+	s.pace.begin()
 	tx := &Tx{s: s, ctx: ctx}
 	tx.enter()
 	defer tx.end()
@@ -541,7 +542,7 @@ func (db *DB) others() (items []item, few bool, err error) {
 // trim drops the records beyond the end of a file, in steps.
 func (s *Space) trim(ctx context.Context, k Key) error {
 	for more := true; more; {
-		err := s.Update(ctx, func(tx *Tx) error {
+		err := s.runUpdate(ctx, func(tx *Tx) error {
 			more = false
 			db, err := tx.DB(k)
 			if err != nil || !db.n.cur.excess {

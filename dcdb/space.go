@@ -121,6 +121,7 @@ type Space struct {
 	trims   chan struct{} // the trimmer has something to do
 	erase   eraser
 	space   room
+	pace    pace
 	stop    chan struct{}
 	workers sync.WaitGroup
 }

@@ -40,6 +40,7 @@ type want struct {
 // View runs fn, which reads. fn sees one state of all DCDBs. It may be run
 // several times, and must return an error of this package's methods at once.
 func (s *Space) View(ctx context.Context, fn func(tx *Tx) error) error {
+	s.pace.begin()
 	tx := &Tx{s: s, ctx: ctx}
 	defer tx.end()
 	for {
@@ -73,6 +74,12 @@ func (tx *Tx) again(err error) (bool, error) {
 // package's methods at once. After its first change it can't fail. fn runs with
 // Space.mu held and must not wait for anything.
 func (s *Space) Update(ctx context.Context, fn func(tx *Tx) error) error {
+	s.pace.begin()
+	return s.runUpdate(ctx, fn)
+}
+
+// runUpdate is Update for what nobody waits for.
+func (s *Space) runUpdate(ctx context.Context, fn func(tx *Tx) error) error {
 	tx := &Tx{s: s, ctx: ctx, update: true}
 	defer tx.end()
 	for {

@@ -39,6 +39,7 @@ type CheckReport struct {
 
 // WaitIdle returns when nothing is left to commit, to trim, to reclaim or to erase.
 func (v *Volume) WaitIdle(ctx context.Context) error {
+	defer v.space.Hurry()()
 	for {
 		trimmed := v.space.Trimming() == 0 // what it dropped is in a group
 		if err := v.space.SyncAll(ctx); err != nil {

@@ -24,6 +24,7 @@ const (
 type task struct {
 	f       *fork
 	seq     uint64
+	durable bool // with all that was done before it; the reclaimer's
 	kind    uint64
 	p, n, x uint64
 }
@@ -107,6 +108,7 @@ func (v *Volume) wakeReclaimer() {
 func (v *Volume) reclaimer(ctx context.Context) {
 	defer close(v.done)
 	for ctx.Err() == nil {
+		v.pressure.look(time.Now(), v.pending, v.space.SetLoad)
 		did, err := v.reclaimStep(ctx)
 		if err != nil {
 			if ignorable(err) {
@@ -165,12 +167,13 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 	if t == nil {
 		return v.mergeStep(ctx)
 	}
-	// What the task speaks of may be in groups that are still to be committed.
-	if err := v.space.SyncAll(ctx); err != nil {
-		return false, err
-	}
-	if did, err := v.bulkStep(ctx); did || err != nil {
-		return did, err
+	if !t.durable {
+		// What it speaks of may be in groups that are still to be committed.
+		if err := v.space.SyncAll(ctx); err != nil {
+			return false, err
+		}
+		t.durable = true
+		return true, nil
 	}
 	switch t.kind {
 	case taskDrop:
@@ -212,7 +215,7 @@ func (v *Volume) bulkStep(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("dropped tree %x: %w", k, err)
 	}
 	bk.next = next
-	return true, v.space.Work(ctx, fork, stepRecords, stepBytes+len(bk.head), func(ctx context.Context, b *dcdb.Builder) error {
+	err = v.space.Work(ctx, fork, stepRecords, stepBytes+len(bk.head), func(ctx context.Context, b *dcdb.Builder) error {
 		fa, _ := b.Facts(fork).(*facts)
 		if fa == nil {
 			return fmt.Errorf("%w: dropped tree of fork %d, which does not exist", dcdb.ErrCorrupt, fork)
@@ -229,6 +232,10 @@ func (v *Volume) bulkStep(ctx context.Context) (bool, error) {
 		}
 		return nil
 	})
+	if done && err == nil {
+		v.trees.finished()
+	}
+	return true, err
 }
 
 func (v *Volume) dropBulk(ctx context.Context, b *dcdb.Builder, fa *facts, bk *bulk, d dcdb.Dropped) error {

@@ -18,6 +18,7 @@ type droppedTrees struct {
 	mu    sync.Mutex
 	first map[uint64]*firstTree // guarded by mu; by fork
 	seq   uint64                // guarded by mu; counts trees that were added
+	done  uint64                // guarded by mu; counts trees that are expanded
 }
 
 // firstTree says that a queue has nothing before at.
@@ -96,6 +97,24 @@ func (d *droppedTrees) empty() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.first) == 0
+}
+
+// finished notes that a tree is expanded.
+func (d *droppedTrees) finished() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.done++
+}
+
+// count returns about how many there are: of what an earlier run left only the
+// first of each fork is counted.
+func (d *droppedTrees) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.first) == 0 {
+		return 0
+	}
+	return int(max(int64(d.seq-d.done), 1))
 }
 
 // found notes what a look from t on has found: the fork's first tree k, or none.

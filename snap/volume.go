@@ -57,6 +57,7 @@ type Volume struct {
 
 	// The reclaimer's: where it is in sums, dead lists and indexes.
 	sumAt, deadAt, indexAt queueCursor
+	pressure               pressure
 
 	trees droppedTrees
 

@@ -1,0 +1,46 @@
+package dcdb
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// TestBackgroundGivesWay asks how long background work waits, as there are
+// operations, others that wait for it, and much to do.
+func TestBackgroundGivesWay(t *testing.T) {
+	ts := newTestSpace(t, Options{})
+	busy := func() { // and nobody has looked since long ago
+		ts.pace.begin()
+		ts.pace.seen.Store(0)
+	}
+	const d = time.Second
+	want := func(when string, want time.Duration) {
+		t.Helper()
+		if got := ts.patience(d); got != want {
+			t.Errorf("%s: got %v, want %v", when, got, want)
+		}
+	}
+	ts.pace.busy(time.Now())
+	ts.pace.seen.Store(0)
+	want("at rest", 0)
+	busy()
+	want("in use", d)
+	ts.SetLoad(MaxLoad / 4)
+	busy()
+	want("some load", d*3/4)
+	ts.SetLoad(MaxLoad)
+	busy()
+	want("much load", 0)
+	ts.SetLoad(0)
+	end := ts.Hurry()
+	busy()
+	want("somebody waits", 0)
+	end()
+	busy()
+	want("nobody waits any more", d)
+	ts.space.free = func(context.Context) (uint64, error) { return nearlyFull - 1, nil }
+	ts.askRoom(context.Background(), 0)
+	busy()
+	want("nearly full", 0)
+}
