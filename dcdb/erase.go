@@ -2,6 +2,8 @@ package dcdb
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -14,21 +16,45 @@ type eraser struct {
 
 	mu    sync.Mutex
 	queue []freed // guarded by mu; groups ascend
+	n     int     // guarded by mu; objects in queue
+	bytes int64   // guarded by mu; of them
+	ids   int     // guarded by mu; those whose IDs are in memory
 	wakes chan struct{}
 }
 
 // freed are objects that a group dropped.
 type freed struct {
 	group uint64
-	ids   []store.ID
-	keys  [][]byte // of the records that say so, taken out afterwards
+	n     int
+	bytes int64
+	ids   []store.ID // nil: to be read from the records
+	keys  [][]byte   // of the records that say so, taken out afterwards
 }
 
-// eraseBatch is how many objects are erased between two looks at the clock.
-const eraseBatch = 512
+const (
+	// eraseBatch is how many objects are erased between two pauses: a hole for
+	// each may take 100 us and more.
+	eraseBatch = 64
+	// eraseInMemory is of how many objects the IDs are kept. The records have
+	// the others': a reader that goes on for long keeps the queue growing.
+	eraseInMemory = 100_000
+	// eraseHurry objects, or eraseHurryBytes of them, wait before the eraser gives
+	// way to nobody any more.
+	eraseHurry      = 200_000
+	eraseHurryBytes = 128 << 20
+)
 
 func (e *eraser) add(f freed) {
 	e.mu.Lock()
+	for _, id := range f.ids {
+		f.bytes += int64(id.Len)
+	}
+	e.bytes += f.bytes
+	if f.n = len(f.ids); e.ids+f.n > eraseInMemory && len(f.keys) > 0 {
+		f.ids = nil
+	}
+	e.ids += len(f.ids)
+	e.n += f.n
 	e.queue = append(e.queue, f)
 	if e.wakes == nil {
 		e.wakes = make(chan struct{}, 1)
@@ -39,17 +65,15 @@ func (e *eraser) add(f freed) {
 
 // Erase hands objects over that an earlier run of the program had freed and, it
 // may be, not erased, with the keys of the records that name them.
-func (s *Space) Erase(ids []store.ID, keys [][]byte) { s.erase.add(freed{0, ids, keys}) }
+func (s *Space) Erase(ids []store.ID, keys [][]byte) {
+	s.erase.add(freed{group: 0, ids: ids, keys: keys})
+}
 
 // Erasing returns how many objects wait to be erased.
 func (s *Space) Erasing() int {
 	s.erase.mu.Lock()
 	defer s.erase.mu.Unlock()
-	n := 0
-	for _, f := range s.erase.queue {
-		n += len(f.ids)
-	}
-	return n
+	return s.erase.n
 }
 
 func (e *eraser) run() {
@@ -90,26 +114,80 @@ func (e *eraser) step() bool {
 	f := e.queue[0]
 	e.mu.Unlock()
 
-	ctx := context.Background()
-	for ids := f.ids; len(ids) > 0; {
-		n := min(len(ids), eraseBatch)
-		if err := e.s.st.Delete(ctx, ids[:n]); err != nil {
-			e.s.o.Log("erasing objects of group %d: %v", f.group, err)
-			return false // the next tick tries again
-		}
-		ids = ids[n:]
+	err := e.erase(context.Background(), f)
+	if errors.Is(err, ErrClosed) {
+		return false // the next mount finishes it
 	}
-	err := e.s.Meta(ctx, false, func(m *Meta) error {
+	if err != nil {
+		e.s.o.Log("erasing objects of group %d: %v", f.group, err)
+		return false // the next tick tries again
+	}
+	err = e.s.Meta(context.Background(), false, func(m *Meta) error {
 		for _, k := range f.keys {
 			m.Delete(k)
 		}
 		return nil
 	})
 	if err != nil {
-		return false // closed or failed: the next mount finishes it
+		return false // likewise, or failed
 	}
 	e.mu.Lock()
+	e.queue[0] = freed{}
 	e.queue = e.queue[1:]
+	e.n, e.bytes = e.n-f.n, e.bytes-f.bytes
+	e.ids -= len(f.ids)
 	e.mu.Unlock()
 	return true
+}
+
+// erase erases the objects of f, a few at a time.
+func (e *eraser) erase(ctx context.Context, f freed) error {
+	if f.ids != nil {
+		return e.eraseSome(ctx, f.ids)
+	}
+	for _, k := range f.keys {
+		vals, err := e.s.st.Get(ctx, k)
+		if err != nil {
+			return err
+		}
+		if vals[0] == nil {
+			return fmt.Errorf("%w: the record %x of freed objects is missing", ErrCorrupt, k)
+		}
+		ids, err := DecodeFree(vals[0])
+		if err == nil {
+			err = e.eraseSome(ctx, ids)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *eraser) eraseSome(ctx context.Context, ids []store.ID) error {
+	for len(ids) > 0 {
+		select {
+		case <-e.s.stop:
+			return ErrClosed
+		default:
+		}
+		n := min(len(ids), eraseBatch)
+		if e.s.patience(restMost) == 0 {
+			n = min(len(ids), 8*eraseBatch)
+		}
+		began := time.Now()
+		if err := e.s.st.Delete(ctx, ids[:n]); err != nil {
+			return err
+		}
+		ids = ids[n:]
+		e.s.rest(time.Duration(float64(time.Since(began)) * e.ease()))
+	}
+	return nil
+}
+
+// ease is how much of its rest the eraser may take, from all to nothing.
+func (e *eraser) ease() float64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return max(0, 1-max(float64(e.n)/eraseHurry, float64(e.bytes)/eraseHurryBytes))
 }

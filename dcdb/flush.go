@@ -53,7 +53,7 @@ func (s *Space) flush(ctx context.Context, g *group) error {
 	}
 	f.publish()
 	if len(f.b.free) > 0 {
-		s.erase.add(freed{g.num, f.b.free, keys})
+		s.erase.add(freed{group: g.num, ids: f.b.free, keys: keys})
 	}
 	close(g.done)
 	return nil

@@ -84,11 +84,10 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 		v.atOnce = stepHeads
 	}
 	fresh := st.LastGroup() == 0
-	var freed []freedRecord
 	var excess []dcdb.Key
 	if !fresh {
-		var err error
-		if freed, err = v.load(ctx); err == nil {
+		err := v.load(ctx)
+		if err == nil {
 			excess, err = v.loadExcess(ctx)
 		}
 		if err != nil {
@@ -110,12 +109,25 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 		close(v.done)
 		return v, nil
 	}
-	for _, f := range freed {
-		v.space.Erase(f.ids, [][]byte{f.key})
+	if err := v.eraseEarlier(ctx); err != nil {
+		cancel()
+		v.space.Close(ctx)
+		return nil, fmt.Errorf("open volume: %w", err)
 	}
 	v.space.Trim(excess)
 	go v.reclaimer(bg)
 	return v, nil
+}
+
+// eraseEarlier hands over what earlier runs had freed.
+func (v *Volume) eraseEarlier(ctx context.Context) error {
+	return scan(ctx, v.st, dcdb.FreePrefix(), func(k, val []byte) error {
+		ids, err := dcdb.DecodeFree(val)
+		if err == nil {
+			v.space.Erase(ids, [][]byte{k})
+		}
+		return err
+	})
 }
 
 // format makes the first fork, with its root and its directory of orphans.
@@ -159,26 +171,19 @@ func (v *Volume) putVolume(m *dcdb.Meta) {
 	m.Put(key(keyVolume), encode(v.nextFork, uint64(v.nextView)))
 }
 
-// freedRecord is a record of objects that an earlier run freed and may not have
-// erased.
-type freedRecord struct {
-	key []byte
-	ids []store.ID
-}
-
 // load reads forks, snapshots and work to be done.
-func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
+func (v *Volume) load(ctx context.Context) error {
 	val, err := v.st.Get(ctx, key(keyVolume))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if val[0] == nil {
-		return nil, fmt.Errorf("%w: the store has no volume record", dcdb.ErrCorrupt)
+		return fmt.Errorf("%w: the store has no volume record", dcdb.ErrCorrupt)
 	}
 	r := newReader(val[0])
 	v.nextFork, v.nextView = r.num(), r.u32()
 	if err := r.end(); err != nil {
-		return nil, fmt.Errorf("volume record: %w", err)
+		return fmt.Errorf("volume record: %w", err)
 	}
 	parents := map[*fork]uint64{}
 	err = scan(ctx, v.st, key(keyFork), func(k, val []byte) error {
@@ -200,51 +205,45 @@ func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if v.forks[mainFork] == nil {
-		return nil, fmt.Errorf("%w: the record of the first fork is missing", dcdb.ErrCorrupt)
+		return fmt.Errorf("%w: the record of the first fork is missing", dcdb.ErrCorrupt)
 	}
 	if err := v.loadSnapshots(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	for f, parent := range parents {
 		if parent == 0 {
 			continue
 		}
 		if f.parent = v.forks[parent]; f.parent == nil {
-			return nil, fmt.Errorf("%w: the record of fork %d, parent of %d, is missing", dcdb.ErrCorrupt, parent, f.id)
+			return fmt.Errorf("%w: the record of fork %d, parent of %d, is missing", dcdb.ErrCorrupt, parent, f.id)
 		}
 		sn := f.parent.at(f.origin)
 		if sn == nil {
-			return nil, fmt.Errorf("%w: the origin of fork %d is missing", dcdb.ErrCorrupt, f.id)
+			return fmt.Errorf("%w: the origin of fork %d is missing", dcdb.ErrCorrupt, f.id)
 		}
 		sn.pins++
 	}
 	if err := v.loadTasks(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	for _, f := range v.forks {
 		f.changed()
 	}
 	ex, err := v.st.Scan(ctx, key(keyExtra), after(key(keyExtra)), 1)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	v.extras = len(ex) > 0
 	if err := v.views.load(ctx, v.st); err != nil {
-		return nil, err
+		return err
 	}
 	if err := v.trees.load(ctx, v.st); err != nil {
-		return nil, err
-	}
-	var freed []freedRecord
-	err = scan(ctx, v.st, dcdb.FreePrefix(), func(k, val []byte) error {
-		ids, err := dcdb.DecodeFree(val)
-		freed = append(freed, freedRecord{k, ids})
 		return err
-	})
-	return freed, err
+	}
+	return nil
 }
 
 func (v *Volume) loadSnapshots(ctx context.Context) error {

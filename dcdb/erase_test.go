@@ -1,0 +1,63 @@
+package dcdb
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"dcfs/dcdb/store"
+)
+
+// TestEraserKeepsFewIDsWhileAReaderHoldsItUp frees more objects than it may keep
+// the IDs of: the others' it reads from their records, and all are erased once the
+// reader has ended.
+func TestEraserKeepsFewIDsWhileAReaderHoldsItUp(t *testing.T) {
+	const groups, each = 60, 2000
+	ctx := context.Background()
+	ts := newTestSpace(t, Options{})
+	reader := ts.openGroup.Load()
+	ts.epochs.enter(reader)
+	parts := make([][]byte, each)
+	for i := range parts {
+		parts[i] = []byte("object")
+	}
+	var last store.ID
+	for range groups {
+		err := ts.Work(ctx, 1, each, each, func(ctx context.Context, b *Builder) error {
+			ids, err := ts.mem.Put(ctx, b.Group, store.KindContent, parts)
+			for _, id := range ids {
+				b.Free(id)
+				last = id
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ts.Erasing() < groups*each { // it is handed over just after the answer
+		time.Sleep(time.Millisecond)
+	}
+	ts.erase.mu.Lock()
+	ids, n := ts.erase.ids, ts.erase.n
+	ts.erase.mu.Unlock()
+	if ids > eraseInMemory || ids < eraseInMemory/2 || n != groups*each {
+		t.Errorf("%d objects wait, and the IDs of %d are in memory; want %d, and %d at most", n, ids, groups*each, eraseInMemory)
+	}
+	if left, err := ts.mem.List(ctx, store.ID{}, 2*n); err != nil || len(left) != n {
+		t.Errorf("with the reader there: %d objects of %d are there, %v", len(left), n, err)
+	}
+	ts.epochs.leave(reader)
+	for end := time.Now().Add(time.Minute); ts.Erasing() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d objects still wait, the last one %v", ts.Erasing(), last)
+		}
+	}
+	ts.sync()
+	if left, err := ts.mem.List(ctx, store.ID{}, 10); err != nil || len(left) > 0 {
+		t.Errorf("objects are left: %v, %v", left, err)
+	}
+	if recs, err := ts.mem.Scan(ctx, FreePrefix(), []byte{freeKey + 1}, 10); err != nil || len(recs) > 0 {
+		t.Errorf("records of freed objects are left: %d, %v", len(recs), err)
+	}
+}
