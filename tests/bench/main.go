@@ -27,6 +27,7 @@ import (
 type config struct {
 	rounds int
 	files  []int
+	pieces int    // contents of a snapshot that is reclaimed
 	dir    string // for stores and mount points
 	dcfs   string // the command
 }
@@ -40,6 +41,7 @@ type workload struct {
 
 var workloads = []workload{
 	{"growth", "what a snapshot, a fork and the first change after a snapshot cost, by the size of the volume", growth},
+	{"quiet", "create+write 4 KiB+close while snapshots of as many contents as 10 GiB are reclaimed", quiet},
 }
 
 func main() {
@@ -47,9 +49,10 @@ func main() {
 	rounds := flag.Int("rounds", 15, "how often each figure is measured")
 	asJSON := flag.Bool("json", false, "print JSON")
 	files := flag.String("files", "1000,100000", "sizes of volumes, in files")
+	pieces := flag.Int("contents", 80_000, "contents of the snapshots that quiet reclaims")
 	dir := flag.String("dir", "", "where stores and mounts are made (default a directory in $TMPDIR)")
 	flag.Parse()
-	c := &config{rounds: *rounds, dir: *dir}
+	c := &config{rounds: *rounds, dir: *dir, pieces: *pieces}
 	for _, f := range strings.Split(*files, ",") {
 		n, err := strconv.Atoi(f)
 		if err != nil || n < 1 {
