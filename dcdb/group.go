@@ -586,7 +586,7 @@ func (s *Space) trimmer() {
 		stopped := s.failed != nil
 		s.mu.Unlock()
 		if n > 0 && !stopped {
-			if err := s.trim(context.Background(), k); err != nil && !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrGone) && !errors.Is(err, ErrClosed) {
+			if err := s.trim(context.Background(), k, true); err != nil && !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrGone) && !errors.Is(err, ErrClosed) {
 				s.o.Log("dropping the end of %v: %v", k, err)
 				s.mu.Lock()
 				s.excess = append(s.excess, k)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/bits"
+	"time"
 
 	"dcfs/dcdb/store"
 )
@@ -228,7 +229,7 @@ func (db *DB) trimmed(size uint64) error {
 		return nil
 	}
 	k, s, ctx := db.n.key, db.tx.s, db.tx.ctx
-	return &first{func() error { return s.trim(ctx, k) }}
+	return &first{func() error { return s.trim(ctx, k, false) }}
 }
 
 // planWrite finds out what writing p at off changes.
@@ -539,9 +540,11 @@ func (db *DB) others() (items []item, few bool, err error) {
 	return items, len(items) <= maxCarryOver, err
 }
 
-// trim drops the records beyond the end of a file, in steps.
-func (s *Space) trim(ctx context.Context, k Key) error {
+// trim drops the records beyond the end of a file, in steps, gently if nobody
+// waits for it.
+func (s *Space) trim(ctx context.Context, k Key, gently bool) error {
 	for more := true; more; {
+		began := time.Now()
 		err := s.runUpdate(ctx, func(tx *Tx) error {
 			more = false
 			db, err := tx.DB(k)
@@ -567,6 +570,9 @@ func (s *Space) trim(ctx context.Context, k Key) error {
 		})
 		if err != nil {
 			return err
+		}
+		if more && gently {
+			s.rest(time.Since(began))
 		}
 	}
 	return nil
