@@ -66,33 +66,43 @@ func gcOf(t *testing.T, target string) (r gcResult) {
 }
 
 // Files with snapshots and forks, and small ones in the records, are all
-// deleted: their space is there again.
+// deleted: their space is there again. With DCFS_LONG=1 they are 300,000 small
+// files and 4 GiB.
 func TestGCGivesBackWhatWasDeleted(t *testing.T) {
 	store, dir := newMount(t)
-	const files, size = 2000, 100 << 10
-	for _, d := range []string{"a", "small"} {
-		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+	files, smalls := 2000, 1
+	if long() {
+		files, smalls = 42_000, 7
 	}
+	const size, each = 100 << 10, 1000 // files to a directory
+	part := files / 4
 	for i := range files {
-		must(t, os.WriteFile(filepath.Join(dir, "a", fmt.Sprint(i)), noise(uint64(i), size), 0o644))
-		must(t, os.WriteFile(filepath.Join(dir, "small", fmt.Sprint(i)), noise(uint64(i), 3000), 0o644))
-		if i%500 == 499 {
+		for _, d := range []string{"a", "small"} {
+			if i%each == 0 {
+				must(t, os.MkdirAll(filepath.Join(dir, d, fmt.Sprint(i/each)), 0o755))
+			}
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "a", fmt.Sprint(i/each), fmt.Sprint(i)), noise(uint64(i), size), 0o644))
+		for k := range smalls {
+			must(t, os.WriteFile(filepath.Join(dir, "small", fmt.Sprint(i/each), fmt.Sprint(i, "-", k)), noise(uint64(i), 3000), 0o644))
+		}
+		if i%part == part-1 {
 			dcfs(t, "snapshot", "create", dir, fmt.Sprint("s", i))
 			dcfs(t, "fork", "create", dir, fmt.Sprint("f", i))
-			must(t, os.WriteFile(filepath.Join(dir, ".forks", fmt.Sprint("f", i), "a/0"), noise(uint64(i), size), 0o644))
+			must(t, os.WriteFile(filepath.Join(dir, ".forks", fmt.Sprint("f", i), "a/0/0"), noise(uint64(i), size), 0o644))
 		}
 	}
 	dcfs(t, "gc", dir) // with everything there
 	full := diskBytes(t, store)
-	if full < files*size {
+	if full < int64(files*size) {
 		t.Errorf("the store takes %d MiB", full>>20)
 	}
 	must(t, os.RemoveAll(filepath.Join(dir, "a")))
 	must(t, os.RemoveAll(filepath.Join(dir, "small")))
-	if r := gcOf(t, dir); r.UsedBytesAfter < files*size {
+	if r := gcOf(t, dir); r.UsedBytesAfter < int64(files*size) {
 		t.Errorf("with snapshots there: %d MiB", r.UsedBytesAfter>>20)
 	}
-	for i := 499; i < files; i += 500 {
+	for i := part - 1; i < files; i += part {
 		dcfs(t, "snapshot", "delete", dir, fmt.Sprint("s", i))
 		dcfs(t, "fork", "delete", dir, fmt.Sprint("f", i))
 	}
