@@ -279,8 +279,9 @@ func TestForkWithManySnapshotsIsDeletedInSteps(t *testing.T) {
 	if n := h.forkCount(); n != 2 {
 		t.Errorf("%d forks, want main and the child", n)
 	}
-	h.records(keySnap, 0)
+	h.records(keySnap, 1) // where f, and now the child, begins in main
 	h.records(keyTask, 0)
 	h.dropFork(m, "child")
 	h.objects(0)
+	h.records(keySnap, 0)
 }
