@@ -130,7 +130,11 @@ func (m *mount) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	if p.door.view.ReadOnly() {
 		return m.setFresh(p, in, out)
 	}
-	a, err := m.fs.Setattr(background, p.door.view, p.ino, credOf(&in.InHeader), setAttrOf(in))
+	s, cred := setAttrOf(in), credOf(&in.InHeader)
+	if s.Mode != nil {
+		cred = chmodBy(&in.InHeader)
+	}
+	a, err := m.fs.Setattr(background, p.door.view, p.ino, cred, s)
 	if err != nil {
 		return m.status(err)
 	}

@@ -160,17 +160,12 @@ func (m *mount) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	return m.status(m.fs.Fallocate(background, p.door.view, p.ino, in.Offset, in.Length, in.Mode))
 }
 
-// killSuidGid takes from a file what a change by an ordinary user takes. It
-// is for the one request that has no flag to say so.
+// killSuidGid takes from a file what a change by an ordinary user takes.
 func (m *mount) killSuidGid(p place, h *fuse.InHeader) error {
-	if h.Uid == 0 || p.door.view.ReadOnly() {
-		return nil
-	}
-	a, err := m.getattr(p)
-	if err != nil || a.Mode&(syscall.S_ISUID|syscall.S_ISGID) == 0 {
+	if keep, err := m.mayKeepSuid(p, h); keep || err != nil {
 		return err
 	}
-	_, err = m.fs.Setattr(background, p.door.view, p.ino, credOf(h), inode.SetAttr{KillSuidGid: true})
+	_, err := m.fs.Setattr(background, p.door.view, p.ino, credOf(h), inode.SetAttr{KillSuidGid: true})
 	return err
 }
 
@@ -196,8 +191,14 @@ func (m *mount) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	if st != fuse.OK {
 		return 0, st
 	}
+	cred := credOf(&in.InHeader)
+	keep, err := m.mayKeepSuid(to, &in.InHeader)
+	if err != nil {
+		return 0, m.status(err)
+	}
+	cred.Root = keep
 	n, err := m.fs.CopyRange(interruptible(cancel), from.door.view, from.ino, in.OffIn,
-		to.door.view, to.ino, in.OffOut, min(in.Len, maxCopyBytes), credOf(&in.InHeader))
+		to.door.view, to.ino, in.OffOut, min(in.Len, maxCopyBytes), cred)
 	return uint32(n), m.status(err)
 }
 

@@ -1,16 +1,17 @@
 package fs
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"dcfs/inode"
 )
@@ -44,47 +45,70 @@ func (c interruptible) Err() error {
 	}
 }
 
-// credOf returns on whose behalf a request is done. The kernel has checked
-// permissions (default_permissions), so it has also taken S_ISGID from a
-// chmod by somebody who does not belong to the group.
+// credOf returns on whose behalf a request is done.
 func credOf(h *fuse.InHeader) inode.Cred {
-	return inode.Cred{UID: h.Uid, GID: h.Gid, Root: h.Uid == 0, Groups: anyGroup}
+	c := inode.Cred{UID: h.Uid, GID: h.Gid, Root: h.Uid == 0}
+	pid := h.Pid
+	c.Groups = func(gid uint32) bool { return readCaller(pid).in(gid) }
+	return c
 }
 
-func anyGroup(uint32) bool { return true }
+// chmodBy is credOf for a chmod: the kernel, which has checked permissions
+// (default_permissions), has also taken S_ISGID from the mode if it must.
+func chmodBy(h *fuse.InHeader) inode.Cred {
+	c := credOf(h)
+	c.Groups = func(uint32) bool { return true }
+	return c
+}
 
 // creatorOf is credOf for a new file of this mode. Kernels before 6.0 leave
 // it to us to see that nobody makes a program that runs as a group which is
 // not his.
-func creatorOf(h *fuse.InHeader, mode uint32) inode.Cred {
-	c := credOf(h)
-	if mode&syscall.S_ISGID != 0 {
-		pid := h.Pid
-		c.Groups = func(gid uint32) bool { return inGroup(pid, gid) }
+func creatorOf(h *fuse.InHeader, _ uint32) inode.Cred { return credOf(h) }
+
+// mayKeepSuid reports whether who changes data of p keeps S_ISUID and S_ISGID.
+// It is for the requests that have no flag to say so.
+func (m *mount) mayKeepSuid(p place, h *fuse.InHeader) (bool, error) {
+	if p.door.view.ReadOnly() {
+		return true, nil
 	}
-	return c
+	a, err := m.getattr(p)
+	if err != nil || a.Mode&(syscall.S_ISUID|syscall.S_ISGID) == 0 {
+		return true, err
+	}
+	if c := readCaller(h.Pid); c.known {
+		return c.fsetid, nil
+	}
+	return h.Uid == 0, nil
 }
 
-// inGroup reports whether a process, which waits for us, has a supplementary
-// group.
-func inGroup(pid, gid uint32) bool {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+// caller is what only /proc tells of the process that waits for us: it is
+// looked for where S_ISUID or S_ISGID is at stake, which is rare.
+type caller struct {
+	known  bool // false if it lives in a namespace that we do not see
+	groups []string
+	fsetid bool // has CAP_FSETID
+}
+
+// in reports whether the process has a supplementary group, or may act as if.
+func (c caller) in(gid uint32) bool {
+	return c.fsetid || slices.Contains(c.groups, strconv.FormatUint(uint64(gid), 10))
+}
+
+func readCaller(pid uint32) (c caller) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return false
+		return c
 	}
-	defer f.Close()
-	want := strconv.FormatUint(uint64(gid), 10)
-	for s := bufio.NewScanner(f); s.Scan(); {
-		groups, ok := strings.CutPrefix(s.Text(), "Groups:")
-		if !ok {
-			continue
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch name {
+		case "Groups":
+			c.groups = strings.Fields(value)
+		case "CapEff":
+			caps, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			c.known, c.fsetid = err == nil, caps&(1<<unix.CAP_FSETID) != 0
 		}
-		for _, g := range strings.Fields(groups) {
-			if g == want {
-				return true
-			}
-		}
-		return false
 	}
-	return false
+	return c
 }

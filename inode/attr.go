@@ -28,7 +28,7 @@ type SetAttr struct {
 	// every change sets it.
 	Ctime *dcdb.Time
 	// KillSuidGid says that the caller has no right to keep S_ISUID and
-	// S_ISGID (FUSE_HANDLE_KILLPRIV_V2).
+	// S_ISGID (FUSE_HANDLE_KILLPRIV_V2); only Groups of its Cred counts then.
 	KillSuidGid bool
 }
 
@@ -89,17 +89,17 @@ func (f *FS) Setattr(ctx context.Context, v *snap.View, ino uint64, cred Cred, s
 	return set, err
 }
 
-// apply changes a. The order is Linux's: a new owner takes S_ISUID away, and
-// a mode that comes along is judged by the new group.
+// apply changes a. The order is Linux's: a new owner takes S_ISUID away, as
+// the old group says, and a mode that comes along is judged by the new group.
 func (s *SetAttr) apply(a *dcdb.Attr, cred Cred, now dcdb.Time) {
+	if s.chown() || s.KillSuidGid {
+		a.Mode = withoutSuid(a, cred, s.KillSuidGid)
+	}
 	if s.UID != nil {
 		a.UID = *s.UID
 	}
 	if s.GID != nil {
 		a.GID = *s.GID
-	}
-	if s.chown() || s.KillSuidGid {
-		a.Mode = withoutSuid(a.Mode)
 	}
 	if s.Mode != nil {
 		a.Mode = a.Mode&syscall.S_IFMT | *s.Mode&permBits
@@ -127,16 +127,19 @@ func (s *SetAttr) applyTimes(a *dcdb.Attr, now dcdb.Time) {
 	}
 }
 
-// withoutSuid returns mode after a change of owner or data by somebody who
-// may not hand on the identities that a program runs under. S_ISGID without
-// S_IXGRP was mandatory locking once, and on a directory both mean something
-// else: they stay.
-func withoutSuid(mode uint32) uint32 {
+// withoutSuid returns the mode of a after a change of owner or data by
+// somebody who may not hand on the identities that a program runs under.
+// S_ISGID without S_IXGRP was mandatory locking once: who belongs to the group
+// leaves it. On a directory both mean something else, and stay. plain says
+// that cred has no capabilities here, be it root or not.
+func withoutSuid(a *dcdb.Attr, cred Cred, plain bool) uint32 {
+	mode := a.Mode
 	if isDir(mode) {
 		return mode
 	}
+	cred.Root = cred.Root && !plain
 	mode &^= syscall.S_ISUID
-	if mode&syscall.S_IXGRP != 0 {
+	if mode&syscall.S_ISGID != 0 && (mode&syscall.S_IXGRP != 0 || !cred.in(a.GID)) {
 		mode &^= syscall.S_ISGID
 	}
 	return mode

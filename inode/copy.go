@@ -116,7 +116,7 @@ func (c *copier) share(ctx context.Context, srcOff, dstOff, n uint64) (uint64, e
 	if err := writable(c.dstView); err != nil {
 		return 0, err
 	}
-	w := write{flags: WriteFlags{KillSuidGid: !c.cred.Root}, start: dstOff}
+	w := write{flags: WriteFlags{KillSuidGid: !c.cred.Root}, cred: c.cred, start: dstOff}
 	touch := func(db *dcdb.DB) error { return w.touch(db, 0) }
 	shared, err := c.f.space.Clone(ctx, c.srcView.Key(c.src), srcOff, c.dstView.Key(c.dst), dstOff, n, touch)
 	return shared, c.o.wrap(err)
@@ -133,7 +133,7 @@ func (c *copier) hole(ctx context.Context, off, n uint64) error {
 	if err := c.f.punch(ctx, c.o, c.dstView, c.dst, off, off+n); err != nil {
 		return err
 	}
-	return c.f.extend(ctx, c.o, c.dstView, c.dst, off+n, !c.cred.Root)
+	return c.f.extend(ctx, c.o, c.dstView, c.dst, off+n, c.cred, !c.cred.Root)
 }
 
 func (c *copier) data(ctx context.Context, srcOff, dstOff, n uint64) (uint64, error) {

@@ -8,7 +8,10 @@ import (
 	"dcfs/snap"
 )
 
-const permBits = 07777 // of a mode
+const (
+	permBits      = 07777 // of a mode
+	setgidProgram = syscall.S_ISGID | syscall.S_IXGRP
+)
 
 // Mknod creates a regular file, FIFO, socket or device. A mode without type
 // bits is a regular file, as for mknod(2).
@@ -106,7 +109,7 @@ func newborn(a dcdb.Attr, dir *dcdb.Attr, cred Cred, now dcdb.Time) dcdb.Attr {
 		switch {
 		case isDir(a.Mode):
 			a.Mode |= syscall.S_ISGID
-		case !cred.in(a.GID) && a.Mode&syscall.S_IXGRP != 0:
+		case a.Mode&setgidProgram == setgidProgram && !cred.in(a.GID):
 			// Nobody makes a program that runs as a group that is not his.
 			a.Mode &^= syscall.S_ISGID
 		}

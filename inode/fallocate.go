@@ -50,7 +50,7 @@ func (f *FS) Fallocate(ctx context.Context, v *snap.View, ino, off, n uint64, mo
 	if mode&FallocKeepSize != 0 {
 		to = 0
 	}
-	return f.extend(ctx, o, v, ino, to, false)
+	return f.extend(ctx, o, v, ino, to, Cred{}, false)
 }
 
 // fallocatable returns the error that Linux has for this mode of Fallocate
@@ -102,7 +102,7 @@ func (f *FS) punch(ctx context.Context, o op, v *snap.View, ino, off, to uint64)
 }
 
 // extend makes the file at least size bytes long and marks it as modified.
-func (f *FS) extend(ctx context.Context, o op, v *snap.View, ino, size uint64, killSuidGid bool) error {
+func (f *FS) extend(ctx context.Context, o op, v *snap.View, ino, size uint64, cred Cred, killSuidGid bool) error {
 	return f.update(ctx, o, v, func(tx *dcdb.Tx) error {
 		db, err := get(tx, v, ino)
 		if err != nil {
@@ -118,7 +118,7 @@ func (f *FS) extend(ctx context.Context, o op, v *snap.View, ino, size uint64, k
 			}
 		}
 		caps.apply()
-		modified(db.Edit(), killSuidGid, tx.Now())
+		modified(db.Edit(), cred, killSuidGid, tx.Now())
 		return nil
 	})
 }

@@ -50,9 +50,9 @@ func (f *FS) regular(ctx context.Context, o op, v *snap.View, ino uint64) (now d
 }
 
 // Write writes p at off. It writes less, at least a byte, where p reaches
-// beyond MaxFileBytes. cred does not matter: the kernel says by flags what a
-// caller may not keep.
-func (f *FS) Write(ctx context.Context, v *snap.View, ino uint64, _ Cred, p []byte, off uint64, flags WriteFlags) (int, error) {
+// beyond MaxFileBytes. Of cred only the groups matter: the kernel says by
+// flags what a caller may not keep.
+func (f *FS) Write(ctx context.Context, v *snap.View, ino uint64, cred Cred, p []byte, off uint64, flags WriteFlags) (int, error) {
 	o := op{"write", ino, ""}
 	if err := writable(v); err != nil {
 		return 0, o.wrap(err)
@@ -64,7 +64,7 @@ func (f *FS) Write(ctx context.Context, v *snap.View, ino uint64, _ Cred, p []by
 	if ino == snap.OrphanIno { // as get says
 		return 0, o.wrap(ErrStale)
 	}
-	w := write{flags: flags, start: off}
+	w := write{flags: flags, cred: cred, start: off}
 	n, err := w.run(ctx, f.space, v.Key(ino), p)
 	if n == 0 && err != nil {
 		return 0, o.wrap(err)
@@ -80,6 +80,7 @@ func (f *FS) Write(ctx context.Context, v *snap.View, ino uint64, _ Cred, p []by
 // write is one Write while it waits for the lock.
 type write struct {
 	flags WriteFlags
+	cred  Cred
 	start uint64 // where it begins; of an append as of the last try
 }
 
@@ -120,14 +121,14 @@ func (w *write) touch(db *dcdb.DB, n uint64) error {
 		return err
 	}
 	caps.apply()
-	modified(db.Edit(), w.flags.KillSuidGid, db.Now())
+	modified(db.Edit(), w.cred, w.flags.KillSuidGid, db.Now())
 	return nil
 }
 
 // modified makes the changes of attributes that come with new data.
-func modified(a *dcdb.Attr, killSuidGid bool, now dcdb.Time) {
+func modified(a *dcdb.Attr, cred Cred, killSuidGid bool, now dcdb.Time) {
 	if killSuidGid {
-		a.Mode = withoutSuid(a.Mode)
+		a.Mode = withoutSuid(a, cred, true)
 	}
 	a.Mtime, a.Ctime = now, now
 }

@@ -267,11 +267,12 @@ func (m *model) write() {
 	p, off := m.data(m.len()), m.off(m.sizeOf(v.ref, ino))
 	w := WriteFlags{Append: m.one(5), KillSuidGid: m.one(5), Sync: m.one(50)}
 	m.note("%s write %d [%d,%d) %v", v.view.Name(), ino, off, off+uint64(len(p)), w)
-	n, err := m.fs.Write(bg, v.view, ino, m.cred(), p, off, w)
+	cred := m.cred()
+	n, err := m.fs.Write(bg, v.view, ino, cred, p, off, w)
 	if m.refused(v, err) {
 		return
 	}
-	want, wantErr := v.ref.write(ino, p, off, w)
+	want, wantErr := v.ref.write(ino, cred, p, off, w)
 	same(m, n, want, err, wantErr)
 	if err == nil && w.Sync && n > 0 {
 		m.durable()

@@ -474,6 +474,9 @@ func (r *refFS) setattr(ino uint64, c Cred, s SetAttr) (Attr, error) {
 		return n.attr(), nil
 	}
 	r.ctime(n)
+	if s.UID != nil || s.GID != nil || s.KillSuidGid {
+		n.killSuid(c, s.KillSuidGid)
+	}
 	if s.UID != nil {
 		n.uid = *s.UID
 	}
@@ -483,9 +486,6 @@ func (r *refFS) setattr(ino uint64, c Cred, s SetAttr) (Attr, error) {
 	if s.Size != nil {
 		n.truncate(*s.Size)
 		r.mtime(n)
-	}
-	if s.UID != nil || s.GID != nil || s.KillSuidGid {
-		n.killSuid()
 	}
 	if (s.UID != nil || s.GID != nil || s.Size != nil) && !n.dir() {
 		delete(n.xattrs, "security.capability")
@@ -514,12 +514,13 @@ func (r *refFS) setattr(ino uint64, c Cred, s SetAttr) (Attr, error) {
 	return n.attr(), nil
 }
 
-func (n *refNode) killSuid() {
+func (n *refNode) killSuid(c Cred, plain bool) {
 	if n.dir() {
 		return
 	}
 	n.mode &^= syscall.S_ISUID
-	if n.mode&syscall.S_IXGRP != 0 {
+	member := c.GID == n.gid || c.Groups != nil && c.Groups(n.gid) || c.Root && !plain
+	if n.mode&syscall.S_IXGRP != 0 || !member {
 		n.mode &^= syscall.S_ISGID
 	}
 }
@@ -595,7 +596,7 @@ func (r *refFS) read(ino, off, length uint64) ([]byte, error) {
 	return n.read(off, length), nil
 }
 
-func (r *refFS) write(ino uint64, p []byte, off uint64, w WriteFlags) (int, error) {
+func (r *refFS) write(ino uint64, c Cred, p []byte, off uint64, w WriteFlags) (int, error) {
 	n, err := r.getReg(ino)
 	if err != nil || len(p) == 0 {
 		return 0, err
@@ -607,16 +608,16 @@ func (r *refFS) write(ino uint64, p []byte, off uint64, w WriteFlags) (int, erro
 		return 0, ErrFileTooBig
 	}
 	p = p[:min(uint64(len(p)), 1<<44-off)]
-	r.modified(n, w.KillSuidGid)
+	r.modified(n, c, w.KillSuidGid)
 	n.write(p, off)
 	return len(p), nil
 }
 
-func (r *refFS) modified(n *refNode, kill bool) {
+func (r *refFS) modified(n *refNode, c Cred, kill bool) {
 	r.mtime(n)
 	delete(n.xattrs, "security.capability")
 	if kill {
-		n.killSuid()
+		n.killSuid(c, true)
 	}
 }
 
@@ -649,7 +650,7 @@ func (r *refFS) fallocate(ino, off, length uint64, mode uint32) error {
 	if mode&1 == 0 {
 		n.size = max(n.size, off+length)
 	}
-	r.modified(n, false)
+	r.modified(n, root, false)
 	return nil
 }
 
@@ -673,7 +674,7 @@ func (r *refFS) copyRange(src *refFS, srcIno, srcOff, ino, off, length uint64, c
 	if s == n && srcOff < off+length && off < srcOff+length {
 		return 0, ErrInvalid
 	}
-	r.modified(n, !c.Root)
+	r.modified(n, c, !c.Root)
 	n.copyFrom(s, srcOff, off, length)
 	return length, nil
 }
