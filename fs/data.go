@@ -88,8 +88,7 @@ func (m *mount) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOu
 	if st != fuse.OK {
 		return st
 	}
-	mode := in.Mode &^ in.Umask
-	a, err := m.fs.Tmpfile(background, p.door.view, p.ino, creatorOf(&in.InHeader, mode), mode)
+	a, err := m.fs.Tmpfile(background, p.door.view, p.ino, creatorOf(&in.InHeader, in.Umask), in.Mode)
 	if err != nil {
 		return m.status(err)
 	}

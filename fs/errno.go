@@ -18,7 +18,8 @@ import (
 var errNoDoor = errors.New("too many snapshots of too many directories are in use")
 
 const (
-	estale = fuse.Status(syscall.ESTALE)
+	estale  = fuse.Status(syscall.ESTALE)
+	enotsup = fuse.Status(syscall.EOPNOTSUPP)
 	// enotty is what a file system says to an ioctl that it does not know.
 	enotty = fuse.Status(syscall.ENOTTY)
 )

@@ -190,8 +190,8 @@ func (m *mount) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fus
 	if p.kind != inside {
 		return fuse.EPERM
 	}
-	mode := in.Mode &^ in.Umask
-	a, err := m.fs.Mknod(background, p.door.view, p.ino, name, creatorOf(&in.InHeader, mode), mode, in.Rdev)
+	cred := creatorOf(&in.InHeader, in.Umask)
+	a, err := m.fs.Mknod(background, p.door.view, p.ino, name, cred, in.Mode, in.Rdev)
 	return m.created(p, &a, err, out)
 }
 
@@ -207,7 +207,7 @@ func (m *mount) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fus
 	case forks:
 		return m.createFork(p, name, in.Pid, out)
 	}
-	a, err := m.fs.Mkdir(background, p.door.view, p.ino, name, credOf(&in.InHeader), in.Mode&^in.Umask)
+	a, err := m.fs.Mkdir(background, p.door.view, p.ino, name, creatorOf(&in.InHeader, in.Umask), in.Mode)
 	return m.created(p, &a, err, out)
 }
 
@@ -340,9 +340,8 @@ func (m *mount) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname strin
 // create makes a regular file for open(2), or takes the one that somebody
 // made just before.
 func (m *mount) create(p place, in *fuse.CreateIn, name string) (inode.Attr, error) {
-	mode := in.Mode &^ in.Umask
-	cred := creatorOf(&in.InHeader, mode)
-	a, err := m.fs.Mknod(background, p.door.view, p.ino, name, cred, mode, 0)
+	cred := creatorOf(&in.InHeader, in.Umask)
+	a, err := m.fs.Mknod(background, p.door.view, p.ino, name, cred, in.Mode, 0)
 	if !errors.Is(err, inode.ErrExist) || in.Flags&syscall.O_EXCL != 0 {
 		return a, err
 	}

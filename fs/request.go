@@ -61,10 +61,13 @@ func chmodBy(h *fuse.InHeader) inode.Cred {
 	return c
 }
 
-// creatorOf is credOf for a new file of this mode. Kernels before 6.0 leave
-// it to us to see that nobody makes a program that runs as a group which is
-// not his.
-func creatorOf(h *fuse.InHeader, _ uint32) inode.Cred { return credOf(h) }
+// creatorOf is credOf for what makes a file. Kernels before 6.0 leave it to us
+// to see that nobody makes a program that runs as a group which is not his.
+func creatorOf(h *fuse.InHeader, umask uint32) inode.Cred {
+	c := credOf(h)
+	c.Umask = umask
+	return c
+}
 
 // mayKeepSuid reports whether who changes data of p keeps S_ISUID and S_ISGID.
 // It is for the requests that have no flag to say so.

@@ -50,6 +50,11 @@ type Options struct {
 	// does not answer reads of a newly opened file from its cache.
 	StrictAtime bool
 
+	// NoACL keeps the kernel from asking for POSIX ACLs: it checks modes alone,
+	// and they can be neither read nor set. They are handed down, and follow
+	// chmod, all the same.
+	NoACL bool
+
 	// EntryTimeout and AttrTimeout are how long the kernel keeps names and
 	// attributes of a view: an hour if 0, not at all if negative.
 	EntryTimeout, AttrTimeout time.Duration
@@ -261,9 +266,11 @@ func (m *mount) fuseOptions() *fuse.MountOptions {
 		// new, after every write that is.
 		ExplicitDataCacheControl: true,
 		EnableSymlinkCaching:     true,
+		EnableAcl:                !m.opts.NoACL,
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | // plain listings stay cheap
 			fuse.CAP_ATOMIC_O_TRUNC |
-			fuse.CAP_DONT_MASK | // default ACLs, once there are any, take the umask's place
+			fuse.CAP_DONT_MASK | // default ACLs take the umask's place
+			fuse.CAP_SETXATTR_EXT | // says when an ACL takes S_ISGID away
 			fuse.CAP_EXPORT_SUPPORT |
 			// Without it each write asks for security.capability first.
 			fuse.CAP_HANDLE_KILLPRIV_V2 |

@@ -76,12 +76,17 @@ func (f *FS) Setattr(ctx context.Context, v *snap.View, ino uint64, cred Cred, s
 		if err != nil {
 			return err
 		}
+		acls, err := s.planChmod(db)
+		if err != nil {
+			return err
+		}
 		if s.Size != nil && *s.Size != db.Attr().Size {
 			if err := db.Truncate(*s.Size); err != nil {
 				return err
 			}
 		}
 		caps.apply()
+		acls.apply()
 		s.apply(db.Edit(), cred, tx.Now())
 		set = Attr{ino, *db.Attr()}
 		return nil

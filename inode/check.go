@@ -31,6 +31,9 @@ func (f *FS) Check(ctx context.Context, v *snap.View, report func(problem string
 			return op{"check", ino, ""}.wrap(err)
 		}
 	}
+	if err := c.contents(ctx, snap.RootIno); err != nil {
+		return op{"check", snap.RootIno, ""}.wrap(err)
+	}
 	return op{"check", snap.OrphanIno, ""}.wrap(c.orphans(ctx))
 }
 
@@ -190,7 +193,7 @@ func (c *checker) links(ctx context.Context, ino uint64, links []place, names ui
 	return nil
 }
 
-// contents verifies invariants (7) and (8).
+// contents verifies invariants (7) to (9).
 func (c *checker) contents(ctx context.Context, ino uint64) error {
 	var problems []string
 	err := c.f.space.View(ctx, func(tx *dcdb.Tx) (err error) {
@@ -216,6 +219,11 @@ func contentProblems(db *dcdb.DB) (problems []string, err error) {
 	if caps != (a.Flags&FlagCapability != 0) {
 		problems = append(problems, fmt.Sprintf("flags %#x, but capabilities: %v", a.Flags, caps))
 	}
+	acls, err := aclProblems(db)
+	if err != nil {
+		return nil, err
+	}
+	problems = append(problems, acls...)
 	text, _, err := db.Get(dcdb.KindText, "")
 	if err != nil {
 		return nil, err

@@ -32,6 +32,14 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"missing orphan", func(x *fixture, tx *dcdb.Tx) { x.db(tx, x.o).Delete() }, "orphan that is missing"},
 		{"size of the orphan directory", func(x *fixture, tx *dcdb.Tx) { x.db(tx, snap.OrphanIno).Edit().Size = 9 }, "size 9"},
 		{"capability flag", func(x *fixture, tx *dcdb.Tx) { x.db(tx, x.f).Edit().Flags |= FlagCapability }, "capabilities"},
+		{"ACL flag", func(x *fixture, tx *dcdb.Tx) { x.db(tx, x.f).Edit().Flags |= FlagDefaultACL }, "posix_acl_default: false"},
+		{"bad ACL", func(x *fixture, tx *dcdb.Tx) { x.putACL(tx, x.f, accessXattr, nil) }, "is bad"},
+		{"ACL that is not the mode's", func(x *fixture, tx *dcdb.Tx) {
+			x.putACL(tx, x.f, accessXattr, aclOf(x, "u::--- g::r-- m::r-- o::r--").encode())
+		}, "an access ACL of mode 44"},
+		{"default ACL of a file", func(x *fixture, tx *dcdb.Tx) {
+			x.putACL(tx, x.f, defaultXattr, aclOf(x, "u::--- g::r-- o::r--").encode())
+		}, "but system.posix_acl_default"},
 		{"size of a symlink", func(x *fixture, tx *dcdb.Tx) { x.db(tx, x.l).Edit().Size = 1 }, "target of"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -51,6 +59,13 @@ func TestCheckFindsDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// putACL puts val in place of an ACL, with its flag.
+func (x *fixture) putACL(tx *dcdb.Tx, ino uint64, name string, val []byte) {
+	db := x.db(tx, ino)
+	db.Edit().Flags |= aclFlag(name)
+	db.Put(dcdb.KindXattr, name, val)
 }
 
 // newCheckFixture makes a file system with an inode of each sort.

@@ -14,7 +14,8 @@ const (
 )
 
 // Mknod creates a regular file, FIFO, socket or device. A mode without type
-// bits is a regular file, as for mknod(2).
+// bits is a regular file, as for mknod(2). This and all that creates inodes
+// obeys the umask of cred, or in its place the directory's default ACL.
 func (f *FS) Mknod(ctx context.Context, v *snap.View, dir uint64, name string, cred Cred, mode, rdev uint32) (Attr, error) {
 	o := op{"mknod", dir, name}
 	if err := writable(v); err != nil {
@@ -85,10 +86,16 @@ func (f *FS) create(ctx context.Context, o op, v *snap.View, cred Cred, a dcdb.A
 				return err
 			}
 		}
+		deflt, err := readACL(e.db, defaultXattr)
+		if err != nil {
+			return err
+		}
 		now := tx.Now()
 		ino, child := v.NewIno(), newborn(a, e.db.Attr(), cred, now)
+		acls := inherit(&child, deflt, cred.Umask)
 		child.Nlink, child.Parent, child.Name = 1+subdir(a.Mode), o.ino, o.arg
 		db := tx.Create(v.Key(ino), child)
+		acls.apply(db)
 		if text != "" {
 			db.Put(dcdb.KindText, "", []byte(text))
 		}
@@ -145,8 +152,14 @@ func (f *FS) Tmpfile(ctx context.Context, v *snap.View, dir uint64, cred Cred, m
 		if err != nil {
 			return err
 		}
-		a := dcdb.Attr{Mode: syscall.S_IFREG | mode&permBits}
-		db := tx.Create(v.Key(ino), newborn(a, parent.Attr(), cred, tx.Now()))
+		deflt, err := readACL(parent, defaultXattr)
+		if err != nil {
+			return err
+		}
+		a := newborn(dcdb.Attr{Mode: syscall.S_IFREG | mode&permBits}, parent.Attr(), cred, tx.Now())
+		acls := inherit(&a, deflt, cred.Umask)
+		db := tx.Create(v.Key(ino), a)
+		acls.apply(db)
 		orphan.add(a.Mode)
 		made = Attr{ino, *db.Attr()}
 		return nil

@@ -48,6 +48,10 @@
 //	    security.capability.
 //	(8) A symlink's Size is the length of its target; a regular file's Size
 //	    is at most MaxFileBytes; all other inodes but directories have none.
+//	(9) FlagAccessACL and FlagDefaultACL are set exactly in inodes that have
+//	    the xattrs system.posix_acl_access and _default. Both are valid ACLs;
+//	    the first says more than the mode and agrees with its bits, the second
+//	    is a directory's. Symlinks have none.
 //
 // # How an operation is written
 //
@@ -114,6 +118,7 @@ type Cred struct {
 	UID, GID uint32
 	Groups   func(gid uint32) bool // reports supplementary groups; may be nil
 	Root     bool                  // has the capabilities of a super-user (CAP_FSETID)
+	Umask    uint32                // taken from the mode of what is created
 }
 
 // in reports whether c belongs to group gid or may act as if.

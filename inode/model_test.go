@@ -299,10 +299,14 @@ func (m *model) oldName(r *refFS, dir uint64) string {
 }
 
 func (m *model) cred() Cred {
+	c := root
 	if m.one(3) {
-		return user
+		c = user
 	}
-	return root
+	if m.one(3) {
+		c.Umask = 027
+	}
+	return c
 }
 
 func (m *model) mode() uint32 {

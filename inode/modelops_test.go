@@ -391,11 +391,15 @@ func (m *model) copyRange() {
 func (m *model) xattrName() string {
 	switch m.rng.IntN(30) {
 	case 0:
-		return []string{"", "user.", "user", "system.posix_acl_access", "other.x", "user." + strings.Repeat("n", 251)}[m.rng.IntN(6)]
+		return []string{"", "user.", "user", "system.posix_acl", "other.x", "user." + strings.Repeat("n", 251)}[m.rng.IntN(6)]
 	case 1, 2:
 		return "security.capability"
 	case 3:
 		return "user." + strings.Repeat("n", 250)
+	case 4, 5, 6:
+		return refAccess
+	case 7, 8, 9:
+		return refDefault
 	}
 	return []string{"user.", "trusted.", "security."}[m.rng.IntN(3)] + fmt.Sprint(m.rng.IntN(5))
 }
@@ -407,6 +411,9 @@ func (m *model) setxattr() {
 	if m.one(6) {
 		val = bytes.Repeat([]byte{byte(m.rng.Uint32())}, []int{0, 5000, 20000, 65536, 65537}[m.rng.IntN(5)])
 	}
+	if isRefACL(name) {
+		val = m.acl()
+	}
 	if m.one(3) {
 		flags = uint32(m.rng.IntN(5))
 	}
@@ -417,6 +424,33 @@ func (m *model) setxattr() {
 	}
 	same(m, 0, 0, err, v.ref.setxattr(ino, name, string(val), flags))
 	clear(val) // the caller's own
+}
+
+// acl returns the value of an ACL, now and then a bad one.
+func (m *model) acl() []byte {
+	l := refACL{{1}}
+	for range m.rng.IntN(3) {
+		l = append(l, [3]uint32{2, 0, uint32(m.rng.IntN(3))})
+	}
+	l = append(l, [3]uint32{4})
+	for range m.rng.IntN(3) {
+		l = append(l, [3]uint32{8, 0, uint32(m.rng.IntN(3))})
+	}
+	if len(l) > 2 || m.one(3) {
+		l = append(l, [3]uint32{16})
+	}
+	l = append(l, [3]uint32{32})
+	for i := range l {
+		l[i][1] = uint32(m.rng.IntN(8))
+	}
+	val := []byte(l.String())
+	switch m.rng.IntN(20) {
+	case 0:
+		val = val[:m.rng.IntN(len(val))]
+	case 1:
+		val[m.rng.IntN(len(val))] ^= 1 << m.rng.IntN(8)
+	}
+	return val
 }
 
 func (m *model) getxattr() {

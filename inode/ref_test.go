@@ -201,6 +201,7 @@ func (r *refFS) newNode(ino uint64, d *refNode, c Cred, mode uint32) *refNode {
 			n.mode &^= syscall.S_ISGID
 		}
 	}
+	n.inheritACL(d, c.Umask)
 	r.add(n)
 	return n
 }
@@ -495,6 +496,7 @@ func (r *refFS) setattr(ino uint64, c Cred, s SetAttr) (Attr, error) {
 		if !c.in(n.gid) {
 			n.mode &^= syscall.S_ISGID
 		}
+		n.chmodACL()
 	}
 	if s.Atime != nil {
 		n.atime = *s.Atime
@@ -709,6 +711,9 @@ func refXattrName(name string) error {
 	if name == "" || len(name) > 255 {
 		return ErrRange
 	}
+	if isRefACL(name) {
+		return nil
+	}
 	prefix, rest, ok := strings.Cut(name, ".")
 	switch prefix {
 	case "user", "trusted", "security":
@@ -751,12 +756,22 @@ func (r *refFS) setxattr(ino uint64, name, val string, flags uint32) error {
 	if len(val) > 65536 {
 		return ErrTooBig
 	}
+	l, err := parseRefACL(val)
+	if isRefACL(name) && err != nil {
+		return err
+	}
 	n, err := r.get(ino)
 	if err != nil {
 		return err
 	}
 	if n.noUserXattr(name) {
 		return ErrPermission
+	}
+	if isRefACL(name) && l == nil {
+		return r.removexattr(ino, name)
+	}
+	if isRefACL(name) {
+		return r.setACL(n, name, l)
 	}
 	_, there := n.xattrs[name]
 	if there && flags&1 != 0 {
@@ -766,6 +781,14 @@ func (r *refFS) setxattr(ino uint64, name, val string, flags uint32) error {
 		return ErrNoData
 	}
 	n.xattrs[name] = val
+	r.ctime(n)
+	return nil
+}
+
+func (r *refFS) setACL(n *refNode, name string, l refACL) error {
+	if err := n.setACL(name, l); err != nil {
+		return err
+	}
 	r.ctime(n)
 	return nil
 }
@@ -781,7 +804,13 @@ func (r *refFS) removexattr(ino uint64, name string) error {
 	if n.noUserXattr(name) {
 		return ErrPermission
 	}
+	if isRefACL(name) && (n.typ() == syscall.S_IFLNK || n.xattrs[name] != "") {
+		return r.setACL(n, name, nil)
+	}
 	if _, ok := n.xattrs[name]; !ok {
+		if isRefACL(name) {
+			return nil
+		}
 		return ErrNoData
 	}
 	delete(n.xattrs, name)

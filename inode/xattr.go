@@ -9,10 +9,13 @@ import (
 	"dcfs/snap"
 )
 
-// Flags of Setxattr, as those of setxattr(2).
+// Flags of Setxattr, the first two as those of setxattr(2).
 const (
 	XattrCreate  = 1 // ErrExist if it exists
 	XattrReplace = 2 // ErrNoData if it does not
+	// XattrKillSgid says that who sets an access ACL has no right to keep
+	// S_ISGID (FUSE_SETXATTR_ACL_KILL_SGID).
+	XattrKillSgid = 1 << 16
 )
 
 // Getxattr returns the value of an extended attribute. The caller must not
@@ -41,7 +44,8 @@ func (f *FS) Getxattr(ctx context.Context, v *snap.View, ino uint64, name string
 	return value, err
 }
 
-// Setxattr sets an extended attribute, of at most MaxXattrBytes.
+// Setxattr sets an extended attribute, of at most MaxXattrBytes. ACLs are
+// xattrs of their own kind: see setACL.
 func (f *FS) Setxattr(ctx context.Context, v *snap.View, ino uint64, name string, value []byte, flags uint32) error {
 	o := op{"setxattr", ino, name}
 	if err := writable(v); err != nil {
@@ -49,6 +53,9 @@ func (f *FS) Setxattr(ctx context.Context, v *snap.View, ino uint64, name string
 	}
 	if err := checkSetxattr(name, value, flags); err != nil {
 		return o.wrap(err)
+	}
+	if aclFlag(name) != 0 {
+		return f.setxattrACL(ctx, o, v, ino, value, flags)
 	}
 	value = bytes.Clone(value)
 	return f.update(ctx, o, v, func(tx *dcdb.Tx) error {
@@ -83,6 +90,9 @@ func (f *FS) Removexattr(ctx context.Context, v *snap.View, ino uint64, name str
 	}
 	if err := checkXattrName(name); err != nil {
 		return o.wrap(err)
+	}
+	if aclFlag(name) != 0 {
+		return f.setACL(ctx, o, v, ino, name, nil, 0)
 	}
 	return f.update(ctx, o, v, func(tx *dcdb.Tx) error {
 		db, err := getForXattr(tx, v, ino, name)
@@ -140,14 +150,16 @@ func xattrAllowed(mode uint32, name string) bool {
 	return isReg(mode) || isDir(mode) || !strings.HasPrefix(name, "user.")
 }
 
-// checkXattrName verifies a name and its namespace. POSIX ACLs are xattrs of
-// their own kind, which cannot be stored without being obeyed.
+// checkXattrName verifies a name and its namespace.
 func checkXattrName(name string) error {
 	if name == "" || len(name) > MaxName {
 		return ErrRange
 	}
 	if strings.Contains(name, "\x00") {
 		return ErrInvalid
+	}
+	if aclFlag(name) != 0 {
+		return nil
 	}
 	for _, space := range []string{"user.", "trusted.", "security."} {
 		if name == space {
@@ -161,7 +173,7 @@ func checkXattrName(name string) error {
 }
 
 func checkSetxattr(name string, value []byte, flags uint32) error {
-	if flags&^(XattrCreate|XattrReplace) != 0 {
+	if flags&^(XattrCreate|XattrReplace|XattrKillSgid) != 0 {
 		return ErrInvalid
 	}
 	if err := checkXattrName(name); err != nil {

@@ -38,9 +38,10 @@ root may ask for -o suid,dev. They are their user's alone; others are let in
 with -o allow_other, which an ordinary user may use only if /etc/fuse.conf
 says user_allow_other.
 
-Options of -o: ro, rw, allow_other, [no]suid, [no]dev, [no]exec, strictatime,
-snapdir=NAME and forkdir=NAME (other names for .snapshots and .forks, or
-none), fsname=NAME, and, as the flags, cache=, dirty=, size=, commit=, log=.
+Options of -o: ro, rw, allow_other, [no]suid, [no]dev, [no]exec, [no]acl,
+strictatime, snapdir=NAME and forkdir=NAME (other names for .snapshots and
+.forks, or none), fsname=NAME, and, as the flags, cache=, dirty=, size=,
+commit=, log=.
 Those that mean something only to mount(8) and /etc/fstab are ignored.
 
 Example:

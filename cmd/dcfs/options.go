@@ -17,6 +17,7 @@ type mountOptions struct {
 	AllowOther  bool   `json:"allowOther,omitempty"`
 	ReadOnly    bool   `json:"readOnly,omitempty"`
 	StrictAtime bool   `json:"strictAtime,omitempty"`
+	NoACL       bool   `json:"noACL,omitempty"`
 	SnapDir     string `json:"snapDir,omitempty"` // "none": closed
 	ForkDir     string `json:"forkDir,omitempty"`
 
@@ -102,6 +103,8 @@ var options = map[string]option{
 
 	"allow_other":         flag(func(p *optionParser) { p.mount.AllowOther = true }),
 	"default_permissions": ignored, // always so
+	"acl":                 flag(func(p *optionParser) { p.mount.NoACL = false }),
+	"noacl":               flag(func(p *optionParser) { p.mount.NoACL = true }),
 	"strictatime":         flag(func(p *optionParser) { p.mount.StrictAtime = true }),
 	"nostrictatime":       flag(func(p *optionParser) { p.mount.StrictAtime = false }),
 	"lazytime":            flag(func(p *optionParser) { p.mount.StrictAtime = false }),

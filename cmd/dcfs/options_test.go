@@ -24,6 +24,8 @@ func TestOptionsSayWhatTheMountIs(t *testing.T) {
 		"defaults":                         {},
 		"allow_other,strictatime":          {AllowOther: true, StrictAtime: true},
 		"strictatime,lazytime":             {},
+		"noacl":                            {NoACL: true},
+		"noacl,acl":                        {},
 		"snapdir=.snap,forkdir=none":       {SnapDir: ".snap", ForkDir: "none"},
 		`fsname="a,b",default_permissions`: {FsName: "a,b"},
 		"ro":                               {ReadOnly: true, Flags: unix.MS_RDONLY},

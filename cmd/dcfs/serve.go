@@ -544,7 +544,7 @@ func (s *server) attach(c *conn, m *served) error {
 // fsOptions are the options of m that concern package fs.
 func (s *server) fsOptions(m *served) fs.Options {
 	return fs.Options{
-		StrictAtime: m.options.StrictAtime, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
+		StrictAtime: m.options.StrictAtime, NoACL: m.options.NoACL, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
 		Mountpoint: m.mountpoint, Debug: s.log.debug, Log: s.log.printf,
 	}
 }
