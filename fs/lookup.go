@@ -139,6 +139,10 @@ func (m *mount) entryOf(p place, out *fuse.EntryOut) fuse.Status {
 	if err != nil {
 		return m.status(err)
 	}
+	if a.Nlink == 0 {
+		// The kernel has just let go of it, or it would not ask.
+		return estale
+	}
 	m.entry(p.door, &a, m.entryTo, out)
 	return fuse.OK
 }

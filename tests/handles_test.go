@@ -395,6 +395,99 @@ func TestFileHandles(t *testing.T) {
 	})
 }
 
+// TestFileHandlesFollowRenames: a handle is of the inode, whatever its path is
+// and whether the kernel knows it; it ends with the inode, not with a name.
+func TestFileHandlesFollowRenames(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT TESTED: needs root")
+	}
+	onEach(t, func(t *testing.T, w *world) {
+		must(t, os.MkdirAll(w.path("a", "b", "c"), 0o755))
+		must(t, os.Mkdir(w.path("x"), 0o755))
+		write(t, w.path("a", "b", "f"), "text")
+		write(t, w.path("a", "b", "open"), "open")
+		handle := func(names ...string) unix.FileHandle {
+			h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, w.path(names...), 0)
+			must(t, err)
+			return h
+		}
+		dir, sub, file, used := handle("a", "b"), handle("a", "b", "c"), handle("a", "b", "f"), handle("a", "b", "open")
+		open := func(h unix.FileHandle) (*os.File, error) {
+			root, err := unix.Open(w.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			must(t, err)
+			defer unix.Close(root)
+			fd, err := unix.OpenByHandleAt(root, h, unix.O_RDONLY)
+			return os.NewFile(uintptr(fd), "by handle"), err
+		}
+		where := func(h unix.FileHandle) string {
+			f, err := open(h)
+			must(t, err)
+			defer f.Close()
+			path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+			must(t, err)
+			up, err := filepath.EvalSymlinks(fmt.Sprintf("/proc/self/fd/%d/..", f.Fd()))
+			must(t, err)
+			if want := filepath.Dir(path); up != want {
+				t.Errorf("%s/.. is %s", path, up)
+			}
+			return strings.TrimPrefix(path, w.dir)
+		}
+		text := func(h unix.FileHandle) string {
+			f, err := open(h)
+			if err != nil {
+				return err.Error()
+			}
+			defer f.Close()
+			b, err := io.ReadAll(f)
+			must(t, err)
+			return string(b)
+		}
+		must(t, os.Rename(w.path("a", "b"), w.path("x", "y")))
+		must(t, os.Rename(w.path("x", "y", "f"), w.path("g")))
+		for _, forget := range []func(){
+			func() {},
+			func() { must(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)) },
+			w.remount,
+		} {
+			forget()
+			if got := where(sub); got != "/x/y/c" {
+				t.Errorf("a directory in one that was renamed: %q", got)
+			}
+			if got := where(dir); got != "/x/y" {
+				t.Errorf("a renamed directory: %q", got)
+			}
+			if got := text(file); got != "text" {
+				t.Errorf("a renamed file: %q", got)
+			}
+		}
+		must(t, os.Link(w.path("g"), w.path("h")))
+		must(t, os.Remove(w.path("g")))
+		if got := text(file); got != "text" {
+			t.Errorf("a file with another name: %q", got)
+		}
+		f, err := os.Open(w.path("x", "y", "open"))
+		must(t, err)
+		must(t, os.Remove(w.path("x", "y", "open")))
+		if got := text(used); got != "open" {
+			t.Errorf("a file without a name, in use: %q", got)
+		}
+		must(t, f.Close())
+		must(t, os.Remove(w.path("h")))
+		must(t, os.Remove(w.path("x", "y", "c")))
+		must(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0))
+		for what, h := range map[string]unix.FileHandle{"file": file, "file that was in use": used, "directory": sub} {
+			_, err := open(h)
+			fails(t, "a deleted "+what, err, syscall.ESTALE)
+		}
+		w.remount()
+		for what, h := range map[string]unix.FileHandle{"file": file, "file that was in use": used, "directory": sub} {
+			_, err := open(h)
+			fails(t, "after a remount, a deleted "+what, err, syscall.ESTALE)
+		}
+		w.call("check", "")
+	})
+}
+
 func TestMmapIsInTheSnapshot(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		const size = 64 << 10
