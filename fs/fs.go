@@ -68,7 +68,8 @@
 // Names and attributes of a view change only through the mount that serves
 // it, so the kernel keeps them for long. Names in .snapshots and .forks also
 // change by other ways (a command, another mount): they are asked for each
-// time. When a view is deleted, the kernel is told to forget what it knows of
+// time. ACLs it keeps, also that there is none, until it asks for attributes,
+// lists the directory or changes the inode. When a view is deleted, the kernel is told to forget what it knows of
 // it, and all that it still asks for is ESTALE.
 //
 // Lock order: doorTable.mu, then process.mu. A nodeShard.mu and all other
