@@ -30,7 +30,7 @@ func (r *rules) Change(ctx context.Context, b *dcdb.Builder, what any, c *dcdb.C
 	case c.Old == nil:
 		b.Put(key(keyIndex, f, at, ino), []byte{})
 	case c.Old.Changed <= fa.kept[0]: // up to the origin: inherited
-		l.add(f, at, c.Old.Changed, entry{kind: entryInherited, ino: ino})
+		l.add(f, at, c.Old.Changed, entry{kind: entryInherited, ino: ino, size: uint64(len(dcdb.EncodeHead(c.Old)))})
 		b.Put(key(keyIndex, f, at, ino), []byte{})
 	case c.Old.Changed < at && fa.needed(c.Old.Changed, at):
 		old, err := b.Get(ctx, key(keyHead, f, ino))

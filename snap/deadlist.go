@@ -24,7 +24,7 @@ type entry struct {
 	kind byte
 	id   store.ID // of entryRef
 	ino  uint64   // of the others
-	size uint64   // bytes; not stored for references, whose IDs tell it
+	size uint64   // bytes; stored for inherited heads only: IDs and saved heads tell it
 }
 
 func (e *entry) append(b []byte) []byte {
@@ -32,7 +32,11 @@ func (e *entry) append(b []byte) []byte {
 	if e.kind == entryRef {
 		return e.id.Append(b)
 	}
-	return binary.AppendUvarint(b, e.ino)
+	b = binary.AppendUvarint(b, e.ino)
+	if e.kind == entryInherited {
+		b = binary.AppendUvarint(b, e.size)
+	}
+	return b
 }
 
 // decodeEntries reads a record of a dead list.
@@ -49,8 +53,10 @@ func decodeEntries(val []byte) ([]entry, error) {
 				return nil, err
 			}
 			e.id, e.size, r.b = id, uint64(id.Len), rest
-		case entryHead, entryInherited:
+		case entryHead:
 			e.ino = r.num()
+		case entryInherited:
+			e.ino, e.size = r.num(), r.num()
 		default:
 			r.fail()
 		}

@@ -34,7 +34,7 @@
 //
 //	entry | 1 | object        a reference
 //	      | 2 | inode         a saved head of this fork; its counter is since
-//	      | 3 | inode         a head that the fork had inherited
+//	      | 3 | inode | bytes a head that the fork had inherited
 //
 // # Invariants
 //
