@@ -213,7 +213,7 @@ func (w *forkWalk) entry(s span, e *entry) error {
 			return err
 		}
 		e.size = uint64(len(val))
-	case entryInherited:
+	case entryInherited, entryUnsized:
 		if s.since > f.origin {
 			w.listedHead(s, e) // since the fork was merged with its parent
 			return nil

@@ -13,7 +13,8 @@ import (
 const (
 	entryRef       = 1
 	entryHead      = 2
-	entryInherited = 3
+	entryUnsized   = 3 // inherited; written until sizes were
+	entryInherited = 4
 )
 
 // listBytes is where a record of a dead list ends and another begins.
@@ -53,7 +54,7 @@ func decodeEntries(val []byte) ([]entry, error) {
 				return nil, err
 			}
 			e.id, e.size, r.b = id, uint64(id.Len), rest
-		case entryHead:
+		case entryHead, entryUnsized:
 			e.ino = r.num()
 		case entryInherited:
 			e.ino, e.size = r.num(), r.num()

@@ -15,7 +15,8 @@
 //
 //	'v'                                  volume: next fork, next view number
 //	'f' fork                             fork: see Fork.encode
-//	'n' fork counter                     snapshot, or unnamed origin of forks
+//	'n' fork counter                     snapshot, or unnamed origin of forks, and
+//	                                     the bytes it refers to, if known
 //	'h' place inode                      the head: the newest state of an inode
 //	's' place inode ^counter             a saved head
 //	'c' place counter inode              index of heads and saved heads
@@ -34,7 +35,8 @@
 //
 //	entry | 1 | object        a reference
 //	      | 2 | inode         a saved head of this fork; its counter is since
-//	      | 3 | inode | bytes a head that the fork had inherited
+//	      | 3 | inode         a head that the fork had inherited
+//	      | 4 | inode | bytes the same, with its size
 //
 // # Invariants
 //

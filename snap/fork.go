@@ -70,6 +70,8 @@ type snapshot struct {
 	name    string // "": only an origin
 	number  uint32
 	created time.Time
+	refer   uint64 // bytes that it refers to, if counted
+	counted bool
 	pins    int  // forks that begin here
 	ready   bool // durable
 	view    *View
@@ -125,14 +127,26 @@ func decodeFork(id uint64, val []byte) (f *fork, parent uint64, err error) {
 }
 
 func (sn *snapshot) encode() []byte {
-	return appendStr(encode(uint64(sn.number), uint64(sn.created.UnixNano())), sn.name)
+	b := appendStr(encode(uint64(sn.number), uint64(sn.created.UnixNano())), sn.name)
+	if sn.counted {
+		b[0] = snapshotCounted
+		b = binary.AppendUvarint(b, sn.refer)
+	}
+	return b
 }
 
+// snapshotCounted is the version of the record of a snapshot which says how many
+// bytes it refers to.
+const snapshotCounted = 2
+
 func decodeSnapshot(f *fork, counter uint64, val []byte) (*snapshot, error) {
-	r := newReader(val)
+	r := newReaderUpTo(val, snapshotCounted)
 	sn := &snapshot{fork: f, counter: counter, number: r.u32(), ready: true}
 	sn.created = time.Unix(0, int64(r.num())).UTC()
 	sn.name = r.str()
+	if r.err == nil && val[0] == snapshotCounted {
+		sn.refer, sn.counted = r.num(), true
+	}
 	return sn, r.end()
 }
 

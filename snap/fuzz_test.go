@@ -64,6 +64,7 @@ func FuzzEntries(f *testing.F) {
 	f.Add(encodeEntries([]entry{
 		{kind: entryRef, id: store.ID{Group: 7, Seg: 1, Off: 300, Len: 5000}},
 		{kind: entryHead, ino: 20},
+		{kind: entryUnsized, ino: 21},
 		{kind: entryInherited, ino: 1 << 39, size: 160},
 	}))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -374,7 +374,7 @@ func (v *Volume) removeRecord(ctx context.Context, b *dcdb.Builder, f *fork, r d
 		switch e.kind {
 		case entryRef:
 			err = v.release(ctx, b, e.id)
-		case entryHead, entryInherited: // what was inherited is the fork's own since a merge
+		case entryHead, entryInherited, entryUnsized: // what was inherited is the fork's own since a merge
 			err = v.eraseSaved(ctx, b, f, e.ino, r.span.since)
 		}
 		if err != nil {

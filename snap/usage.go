@@ -2,79 +2,78 @@ package snap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"dcfs/dcdb"
+	"dcfs/dcdb/store"
 )
 
-// SnapshotUsage is what a snapshot takes.
+// Bytes here are those of objects and heads. A content that is shared by clones
+// counts once for each of its references, as st_blocks counts it, in what a view
+// refers to and was written, and once at all in what deleting frees.
+
+// SnapshotUsage is what a snapshot takes. What is not known is nil.
 type SnapshotUsage struct {
 	View    *View
-	Used    uint64 // bytes that deleting it alone frees
-	Written uint64 // bytes written since the snapshot before it, or since the fork began, that it shows
+	Refer   *uint64 // bytes that it shows
+	Used    uint64  // bytes that deleting it alone frees
+	Written *uint64 // bytes written since the snapshot before it, or since the fork began, that it shows
 }
 
-// keptCounters returns a fork's kept counters and its present one, as they are now.
-func (v *Volume) keptCounters(f *fork) (kept []uint64, present uint64) {
-	v.space.Locked(func() { kept, present = f.facts.kept, f.counter })
-	return kept, present
+// Snapshots returns what the snapshots of a live view's fork take, by time.
+func (c *Sizes) Snapshots(ctx context.Context, w *View) (out []SnapshotUsage, err error) {
+	err = c.again(func() error {
+		out, err = c.snapshots(ctx, w)
+		return err
+	})
+	return out, err
 }
 
-// SnapshotUsages returns what the snapshots of a live view's fork take, by time.
-// It reads the sums of the dead lists, and the heads that changed between
-// snapshots: its cost grows with changes, not with the volume.
-func (v *Volume) SnapshotUsages(ctx context.Context, w *View) ([]SnapshotUsage, error) {
-	if err := v.space.SyncAll(ctx); err != nil {
-		return nil, err // what is counted is what the store has
-	}
-	views := v.Snapshots(w)
-	f := w.fork
-	kept, present := v.keptCounters(f)
-	used, err := v.used(ctx, f, kept, present)
+func (c *Sizes) snapshots(ctx context.Context, w *View) ([]SnapshotUsage, error) {
+	views := c.v.Snapshots(w)
+	l, err := c.ledger(ctx, w.fork)
 	if err != nil {
 		return nil, err
 	}
-	before := map[uint64]uint64{} // the kept counter below each
-	for i := 1; i < len(kept); i++ {
-		before[kept[i]] = kept[i-1]
+	if err := c.begin(ctx, l); err != nil {
+		return nil, err
 	}
-	var out []SnapshotUsage
-	for _, s := range views {
-		p, ok := before[s.snap.counter]
-		if !ok {
-			continue // it was deleted meanwhile
-		}
-		written, err := v.written(ctx, f, p, s.snap.counter)
-		if err != nil {
+	at, pinned := map[uint64]int{}, map[uint64]bool{}
+	for i, sn := range l.snaps {
+		at[sn.counter] = i + 1
+		if err := c.learn(ctx, l, i+1); err != nil {
 			return nil, err
 		}
-		out = append(out, SnapshotUsage{View: s, Used: used[s.snap.counter], Written: written})
 	}
-	return out, nil
-}
-
-// used returns what deleting each kept counter alone would free: what died between
-// its neighbours and was born after the lower one.
-func (v *Volume) used(ctx context.Context, f *fork, kept []uint64, present uint64) (map[uint64]uint64, error) {
-	used := map[uint64]uint64{}
-	err := v.sums(ctx, f, func(s span, n sum) {
-		if k, only := onlyKept(kept, s); only && s.death <= present {
-			used[k] += n.bytes
+	c.v.space.Locked(func() {
+		for _, sn := range l.snaps {
+			pinned[sn.counter] = sn.pins > 0
 		}
 	})
-	return used, err
-}
-
-// onlyKept returns the one kept counter that needs a span, if it is the only one.
-func onlyKept(kept []uint64, s span) (uint64, bool) {
-	i := 0
-	for i < len(kept) && kept[i] < s.since {
-		i++
+	out := make([]SnapshotUsage, 0, len(views))
+	for _, s := range views {
+		n := s.snap.counter
+		i, ok := at[n]
+		if !ok {
+			continue // it was made meanwhile
+		}
+		u := SnapshotUsage{View: s}
+		if l.known[i] {
+			u.Refer = &l.refer[i]
+			if l.known[i-1] {
+				written := l.refer[i] + l.died[i] - min(l.refer[i]+l.died[i], l.refer[i-1])
+				u.Written = &written
+			}
+		}
+		if !pinned[n] {
+			if u.Used, err = c.frees(ctx, l.f, l.only[i]); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, u)
 	}
-	if i == len(kept) || kept[i] >= s.death {
-		return 0, false
-	}
-	return kept[i], i+1 == len(kept) || kept[i+1] >= s.death
+	return out, nil
 }
 
 // sums calls fn for the sums of a fork's dead list.
@@ -99,48 +98,87 @@ func (v *Volume) sums(ctx context.Context, f *fork, fn func(span, sum)) error {
 	return nil
 }
 
-// written returns the bytes of what a fork's state at counter n uses since after
-// p: of the heads that changed between them, what is newer.
-func (v *Volume) written(ctx context.Context, f *fork, p, n uint64) (uint64, error) {
-	var bytes uint64
-	seen := map[uint64]bool{}
-	for _, prefix := range v.prefixes(f) {
-		err := scanRange(ctx, v.st, key(keyIndex, prefix, p+1), key(keyIndex, prefix, n+1), func(key, _ []byte) error {
-			k, err := keyNums(key, 3)
-			if err != nil || seen[k[2]] {
-				return err
+// frees returns what comes back when the entries of a fork's spans go. Objects that clones
+// share are looked for among the entries, if there are not too many.
+func (c *Sizes) frees(ctx context.Context, f *fork, spans []spent) (uint64, error) {
+	var bytes, count uint64
+	for _, s := range spans {
+		bytes += s.bytes
+		count += s.count
+	}
+	ex, err := c.v.st.Scan(ctx, key(keyExtra), after(key(keyExtra)), 1)
+	if err != nil || len(ex) == 0 || count > uint64(max(c.entries, 0)) {
+		return bytes, err
+	}
+	c.entries -= int(count)
+	found := shares{ctx: ctx, st: c.v.st, of: map[store.ID]share{}}
+	for _, s := range spans {
+		for _, prefix := range c.v.prefixes(f) {
+			err := scan(ctx, c.v.st, span{prefix, s.death, s.since}.key(keyDead), func(k, val []byte) error {
+				es, err := decodeEntries(val)
+				if err != nil {
+					return fmt.Errorf("dead list %x: %w", k, err)
+				}
+				return found.add(es)
+			})
+			if err != nil {
+				return 0, err
 			}
-			seen[k[2]] = true
-			size, err := v.headBytes(ctx, f, n, k[2], p+1)
-			bytes += size
-			return err
-		})
-		if err != nil {
-			return 0, err
 		}
 	}
-	return bytes, nil
+	return bytes - min(bytes, found.stay()), nil
 }
 
-// headBytes returns the bytes of an inode's state at counter n that are used since
-// counter newer: its head, and objects.
-func (v *Volume) headBytes(ctx context.Context, f *fork, n, ino, newer uint64) (uint64, error) {
-	rec, err := v.resolveOwn(ctx, f, n, ino)
-	if err != nil || rec == nil {
-		return 0, err
-	}
-	h, err := dcdb.DecodeHead(rec)
-	if err != nil {
-		return 0, fmt.Errorf("inode %d of fork %d: %w", ino, f.id, err)
-	}
-	bytes := uint64(len(rec))
-	for from, done := uint64(0), h.Deleted; !done; {
-		from, done, err = dcdb.Expand(ctx, v.st, h, false, newer, from, stepRefs, func(d dcdb.Dropped) { bytes += uint64(d.ID.Len) })
-		if err != nil {
-			return 0, fmt.Errorf("inode %d of fork %d: %w", ino, f.id, err)
+// shares are the objects with extra references among entries of dead lists.
+type shares struct {
+	ctx context.Context
+	st  store.Store
+	of  map[store.ID]share
+}
+
+// share is how many references an object has besides its first, and how many of
+// all were found.
+type share struct{ extra, found uint64 }
+
+func (s *shares) add(es []entry) error {
+	var keys [][]byte
+	var ids []store.ID
+	for _, e := range es {
+		if e.kind == entryRef {
+			keys, ids = append(keys, extraKey(e.id)), append(ids, e.id)
 		}
 	}
-	return bytes, nil
+	if len(keys) == 0 {
+		return nil
+	}
+	vals, err := s.st.Get(s.ctx, keys...)
+	if err != nil {
+		return err
+	}
+	for i, val := range vals {
+		if val == nil {
+			continue
+		}
+		r := newReader(val)
+		o := share{extra: r.num(), found: s.of[ids[i]].found + 1}
+		if err := r.end(); err != nil {
+			return fmt.Errorf("extra references of %v: %w", ids[i], err)
+		}
+		s.of[ids[i]] = o
+	}
+	return nil
+}
+
+// stay returns how many bytes less than one object a reference become free.
+func (s *shares) stay() (bytes uint64) {
+	for id, o := range s.of {
+		stay := o.found
+		if o.found > o.extra {
+			stay-- // the last reference goes
+		}
+		bytes += stay * uint64(id.Len)
+	}
+	return bytes
 }
 
 // WouldFree returns how many bytes deleting a set of snapshots of a live view's
@@ -173,33 +211,71 @@ func (v *Volume) WouldFree(ctx context.Context, w *View, names []string) (uint64
 		}
 	}
 	before, after := &facts{kept: kept}, &facts{kept: left}
-	var bytes uint64
+	var spans []spent
 	err := v.sums(ctx, f, func(s span, n sum) {
 		if before.needed(s.since, s.death) && !after.needed(s.since, s.death) {
-			bytes += n.bytes
+			spans = append(spans, spent{s, n})
 		}
 	})
-	return bytes, err
-}
-
-// OwnBytes returns the bytes that only a live view's fork uses: what it has
-// written since it began, as its live state and its snapshots show it. Main owns
-// all it has.
-func (v *Volume) OwnBytes(ctx context.Context, w *View) (uint64, error) {
-	if err := v.space.SyncAll(ctx); err != nil {
-		return 0, err
-	}
-	f := w.fork
-	var origin uint64
-	v.space.Locked(func() { origin = f.facts.kept[0] })
-	live, err := v.written(ctx, f, origin, dcdb.Live-1)
 	if err != nil {
 		return 0, err
 	}
-	err = v.sums(ctx, f, func(s span, n sum) {
-		if s.since > origin {
-			live += n.bytes
+	return v.Sizes(true).frees(ctx, f, spans)
+}
+
+// ForkUsage is what a fork takes. What is not known is nil.
+type ForkUsage struct {
+	Refer  *uint64 // bytes that its live state shows
+	Shared *uint64 // of these, what it shares with what it was made from
+	Own    *uint64 // bytes that it has written itself, as its live state and its snapshots show them
+}
+
+// Fork returns what a live view's fork takes. Main shares nothing.
+func (c *Sizes) Fork(ctx context.Context, w *View) (u ForkUsage, err error) {
+	err = c.again(func() error {
+		u, err = c.fork(ctx, w)
+		return err
+	})
+	return u, err
+}
+
+func (c *Sizes) fork(ctx context.Context, w *View) (u ForkUsage, err error) {
+	l, err := c.ledger(ctx, w.fork)
+	if err != nil || !l.live || l.lacks != dcdb.Live {
+		return u, err
+	}
+	var dropped, kept uint64 // of what it had inherited, and of what it keeps itself
+	err = c.v.sums(ctx, l.f, func(s span, n sum) {
+		if s.since <= l.kept[0] {
+			dropped += n.bytes
+		} else if i, j := keptIn(l.kept, s); i < j {
+			kept += n.bytes
 		}
 	})
-	return live, err
+	if err != nil {
+		return u, err
+	}
+	live := len(l.kept) - 1
+	if !l.known[0] {
+		// What it has written itself can be known all the same.
+		own, err := c.written(ctx, l.f, l.kept[0], l.kept[live])
+		if err != nil && !errors.Is(err, errUnknown) {
+			return u, err
+		}
+		if err == nil {
+			own += kept
+			u.Own = &own
+		}
+		if err := c.begin(ctx, l); err != nil || !l.known[0] {
+			return u, err
+		}
+	}
+	shared := l.refer[0] - min(l.refer[0], dropped)
+	u.Shared = &shared
+	if err := c.learn(ctx, l, live); err != nil || !l.known[live] {
+		return u, err
+	}
+	own := l.refer[live] - min(l.refer[live], shared) + kept
+	u.Refer, u.Own = &l.refer[live], &own
+	return u, nil
 }

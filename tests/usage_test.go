@@ -35,10 +35,18 @@ func TestListsShowSizes(t *testing.T) {
 	writeFile(t, filepath.Join(dir, ".forks/try/file"), strings.Repeat("d", 2*size))
 
 	s := list("snapshot")
+	near("shown by one", s[0]["refer"], size)
+	near("shown by two", s[1]["refer"], size)
 	near("used by one", s[0]["used"], size)
+	near("written before two", s[1]["written"], size)
 	near("written before one", s[0]["written"], size)
 	near("used by two", s[1]["used"], size)
 	near("own bytes of the fork", list("fork")[0]["own"], 2*size)
+	near("shown by the fork", list("fork")[0]["refer"], 2*size)
+	near("shared by the fork", list("fork")[0]["shared"], 0)
+	if out := dcfs(t, "fork", "list", "--count", dir); !strings.Contains(out, "SHARED") {
+		t.Errorf("forks with all sizes: %q", out)
+	}
 	if out := dcfs(t, "snapshot", "delete", "-n", dir, "one", "two"); !strings.HasPrefix(out, "would free 2.") && !strings.HasPrefix(out, "would free 2 ") {
 		t.Errorf("a dry run says %q", out)
 	}

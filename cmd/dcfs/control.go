@@ -82,6 +82,7 @@ type request struct {
 
 	Names []string `json:"names,omitempty"` // of several
 	Sizes bool     `json:"sizes,omitempty"` // list sizes too
+	Count bool     `json:"count,omitempty"` // ... those that take long to count as well
 
 	Recursive bool `json:"recursive,omitempty"` // delete what is listed below too
 

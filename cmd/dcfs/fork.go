@@ -12,10 +12,13 @@ Example:
   dcfs fork create ~/volume@try again`, opForkCreate)
 
 var forkListVerb = listVerb("fork list", "List the forks of a volume or a fork", `
-Forks of forks are listed with their path names, as in try/again.
+Forks of forks are listed with their path names, as in try/again. REFER is what a
+fork shows, SHARED how much of that is still what it was made from, OWN what it
+has written itself, with what only its snapshots still show. "-" is not known
+and would take long to count: --count does so, once for all.
 
 Example:
-  dcfs fork list /mnt`, opForkList, "OWN")
+  dcfs fork list /mnt`, opForkList, "REFER", "SHARED", "OWN")
 
 var forkRenameVerb = renameVerb("fork rename", "Give a fork a new name, or list it elsewhere", `
 What a fork descends from does not change.

@@ -142,9 +142,13 @@ func listVerb(name, summary, long, op string, sizes ...string) *verb {
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			asJSON := fl.Bool("json", false, "print JSON")
 			names := fl.Bool("names", false, "no sizes, which take time to count")
+			count := fl.Bool("count", false, "count the sizes that are not known yet, however long that takes")
 			return onTarget(nil, func(t target, args []string) error {
 				list := []viewInfo{}
-				if err := callStore(t, &request{Op: op, Sizes: !*names}, &list); err != nil {
+				stop := showSeconds(os.Stderr, "counting")
+				err := callStore(t, &request{Op: op, Sizes: !*names, Count: *count}, &list)
+				stop()
+				if err != nil {
 					return err
 				}
 				if *asJSON {
@@ -157,8 +161,12 @@ func listVerb(name, summary, long, op string, sizes ...string) *verb {
 				var rows [][]string
 				for _, i := range list {
 					row := []string{i.Name, localTime(i.Created)}
-					for _, n := range [...]*uint64{i.Used, i.Written, i.Own} {
-						if n != nil {
+					for _, n := range i.sizes(op == opForkList) {
+						switch {
+						case *names:
+						case n == nil:
+							row = append(row, "-")
+						default:
 							row = append(row, humanBytes(*n))
 						}
 					}

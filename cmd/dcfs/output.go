@@ -43,6 +43,34 @@ func humanBytes(n uint64) string {
 	return fmt.Sprintf("%.0f %ciB", f, units[u])
 }
 
+// showSeconds shows on a terminal that something takes long, until stop is called.
+func showSeconds(f *os.File, what string) (stop func()) {
+	if fi, err := f.Stat(); err != nil || fi.Mode()&os.ModeCharDevice == 0 {
+		return func() {}
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for s := 1; ; s++ {
+			select {
+			case <-t.C:
+				fmt.Fprintf(f, "%sdcfs: %s, %d s ", clearLine, what, s)
+			case <-end:
+				if s > 1 {
+					fmt.Fprint(f, clearLine)
+				}
+				return
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		<-ended
+	}
+}
+
 // counted writes a number of things.
 func counted(n int, thing string) string {
 	if n == 1 {

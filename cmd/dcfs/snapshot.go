@@ -10,11 +10,14 @@ Example:
   dcfs snapshot create ~/volume@try monday`, opSnapshotCreate)
 
 var snapshotListVerb = listVerb("snapshot list", "List the snapshots of a fork", `
-The oldest comes first. USED is what deleting a snapshot alone would free,
-WRITTEN what has been written since the one before it and is in it.
+The oldest comes first. REFER is what a snapshot shows, USED what deleting it
+alone would free, WRITTEN what has been written since the one before it and is in
+it. These are bytes of file data, directories and attributes as they are stored;
+what cp has shared between files counts for each of them, but for once in USED.
+"-" is not known and would take long to count: --count does so, once for all.
 
 Example:
-  dcfs snapshot list /mnt`, opSnapshotList, "USED", "WRITTEN")
+  dcfs snapshot list /mnt`, opSnapshotList, "REFER", "USED", "WRITTEN")
 
 var snapshotRenameVerb = renameVerb("snapshot rename", "Give a snapshot a new name", `
 Example:

@@ -207,9 +207,19 @@ type viewInfo struct {
 	Mounts  []string  `json:"mounts,omitempty"` // where it is mounted by itself
 
 	// Bytes, if they were asked for.
+	Refer   *uint64 `json:"refer,omitempty"`   // what it shows, if known
 	Used    *uint64 `json:"used,omitempty"`    // of a snapshot: what deleting it alone frees
-	Written *uint64 `json:"written,omitempty"` // of a snapshot: since the one before
-	Own     *uint64 `json:"own,omitempty"`     // of a fork: what only it uses
+	Written *uint64 `json:"written,omitempty"` // of a snapshot: since the one before, if known
+	Shared  *uint64 `json:"shared,omitempty"`  // of a fork: what it shows and shares with its origin, if known
+	Own     *uint64 `json:"own,omitempty"`     // of a fork: what it has written itself, if known
+}
+
+// sizes returns the columns that lists show of snapshots or of forks.
+func (i *viewInfo) sizes(forks bool) []*uint64 {
+	if forks {
+		return []*uint64{i.Refer, i.Shared, i.Own}
+	}
+	return []*uint64{i.Refer, i.Used, i.Written}
 }
 
 func infoOf(view *snap.View, name string) viewInfo {
@@ -227,7 +237,7 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 		}
 		return infoOf(s, req.Name), nil
 	case opSnapshotList:
-		return v.listSnapshots(ctx, view, req.Sizes)
+		return v.listSnapshots(ctx, view, req.Sizes, req.Count)
 	case opSnapshotFrees:
 		n, err := v.vol.WouldFree(ctx, view, req.Names)
 		return freed{n}, verbError(err, "delete snapshots")
@@ -238,7 +248,7 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 	case opForkCreate:
 		return v.createFork(ctx, view, req.Name)
 	case opForkList:
-		return v.listForks(ctx, view, req.Sizes)
+		return v.listForks(ctx, view, req.Sizes, req.Count)
 	case opForkRename:
 		return nil, v.renameFork(ctx, view, req.Name, req.To)
 	case opForkDelete:
@@ -268,7 +278,7 @@ type freed struct {
 	Bytes uint64 `json:"bytes"`
 }
 
-func (v *volume) listSnapshots(ctx context.Context, view *snap.View, sizes bool) (any, error) {
+func (v *volume) listSnapshots(ctx context.Context, view *snap.View, sizes, count bool) (any, error) {
 	if view.IsSnapshot() {
 		return nil, coded(codeInvalid, "%s is a snapshot: only forks have snapshots", view.Name())
 	}
@@ -279,13 +289,13 @@ func (v *volume) listSnapshots(ctx context.Context, view *snap.View, sizes bool)
 		}
 		return list, nil
 	}
-	usages, err := v.vol.SnapshotUsages(ctx, view)
+	usages, err := v.vol.Sizes(count).Snapshots(ctx, view)
 	if err != nil {
 		return nil, verbError(err, "sizes of snapshots")
 	}
 	for _, u := range usages {
 		i := infoOf(u.View, u.View.Name())
-		i.Used, i.Written = &u.Used, &u.Written
+		i.Refer, i.Used, i.Written = u.Refer, &u.Used, u.Written
 		list = append(list, i)
 	}
 	return list, nil
@@ -308,22 +318,23 @@ func (v *volume) createFork(ctx context.Context, view *snap.View, name string) (
 }
 
 // listForks lists the forks below view, with their path names.
-func (v *volume) listForks(ctx context.Context, view *snap.View, sizes bool) (any, error) {
+func (v *volume) listForks(ctx context.Context, view *snap.View, sizes, count bool) (any, error) {
 	if view.IsSnapshot() {
 		return nil, coded(codeInvalid, "%s is a snapshot: its forks are listed in its fork", view.Name())
 	}
 	list := []viewInfo{}
+	all := v.vol.Sizes(count)
 	var walk func(view *snap.View, prefix string) error
 	walk = func(view *snap.View, prefix string) error {
 		for _, f := range v.vol.Forks(view) {
 			name := prefix + path.Base(f.Name())
 			i := infoOf(f, name)
 			if sizes {
-				own, err := v.vol.OwnBytes(ctx, f)
+				u, err := all.Fork(ctx, f)
 				if err != nil {
 					return verbError(err, "size of fork %s", name)
 				}
-				i.Own = &own
+				i.Refer, i.Shared, i.Own = u.Refer, u.Shared, u.Own
 			}
 			list = append(list, i)
 			if err := walk(f, name+"/"); err != nil {
