@@ -68,7 +68,7 @@ func (s *Store) Scan(ctx context.Context, from, to []byte, limit int) (rs []stor
 	defer recovered("scan", &err)
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{recordPrefix}})
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: recordKey(common(from, to))})
 	defer it.Close()
 	reached := recordKey(from) // every key up to it is accounted for
 	for it.Seek(reached); it.Valid() && len(rs) < limit; it.Next() {
@@ -104,6 +104,20 @@ func (s *Store) Scan(ctx context.Context, from, to []byte, limit int) (rs []stor
 		}
 	}
 	return rs, nil
+}
+
+// common returns what all keys in [from, to) begin with. Badger goes no further
+// than that: a scan that only looked at to would pass over whatever was deleted
+// behind it, and that can be much.
+func common(from, to []byte) []byte {
+	n := 0
+	for n < min(len(from), len(to)) && from[n] == to[n] {
+		n++
+	}
+	if n == len(to)-1 && n < len(from) && from[n]+1 == to[n] {
+		n++ // to is the first key behind them
+	}
+	return from[:n]
 }
 
 // Commit implements store.Records.
