@@ -21,8 +21,8 @@ func (v *Volume) Forks(w *View) (out []*View) {
 	}
 	var all []named
 	v.space.Locked(func() {
-		for _, f := range v.forks {
-			if f.place == w.fork.id && f.live && f.ready {
+		for _, f := range v.places[w.fork.id] {
+			if f.ready {
 				all = append(all, named{f.name, f.view})
 			}
 		}
@@ -47,13 +47,7 @@ func (v *Volume) Fork(w *View, name string) (out *View, err error) {
 }
 
 // listed returns the live fork that in's listing has under a name, nil if none.
-func (v *Volume) listed(in *fork, name string) *fork { return v.places[place{in.id, name}] }
-
-// place is where a fork is listed.
-type place struct {
-	in   uint64
-	name string
-}
+func (v *Volume) listed(in *fork, name string) *fork { return v.places[in.id][name] }
 
 // CreateFork makes a writable clone of what a view shows, at once, whatever its
 // size. It is listed in the view's fork. It returns when the fork is durable.
@@ -112,7 +106,7 @@ func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, n
 	g.view = &View{v: v, fork: g, number: number}
 	g.changed()
 	v.forks[g.id] = g
-	v.places[place{p.id, name}] = g
+	v.places.put(g)
 	m.Put(key(keyFork, g.id), g.encode())
 	return g
 }
@@ -144,9 +138,9 @@ func (v *Volume) RenameFork(ctx context.Context, from *View, fromName string, to
 				return ErrInvalid
 			}
 		}
-		delete(v.places, place{from.fork.id, fromName})
+		v.places.drop(f)
 		f.name, f.place = toName, to.fork.id
-		v.places[place{f.place, f.name}] = f
+		v.places.put(f)
 		m.Put(key(keyFork, f.id), f.encode())
 		return nil
 	})
@@ -171,10 +165,8 @@ func (v *Volume) DeleteForks(ctx context.Context, w *View, name string) error {
 
 // below returns the forks that are listed below f, the lowest first, and f.
 func (v *Volume) below(f *fork) (out []*fork) {
-	for _, g := range v.forks {
-		if g.place == f.id && g.live {
-			out = append(out, v.below(g)...)
-		}
+	for _, g := range v.places[f.id] {
+		out = append(out, v.below(g)...)
 	}
 	return append(out, f)
 }
@@ -213,7 +205,7 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 // dropFork takes a fork's live state and names. What other forks begin at is
 // kept, the rest is to be reclaimed.
 func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
-	delete(v.places, place{f.place, f.name})
+	v.places.drop(f)
 	v.giveView(m, f.number)
 	f.live, f.name, f.place, f.number = false, "", 0, 0
 	f.view.gone.Store(true)

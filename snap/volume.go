@@ -45,7 +45,7 @@ type Volume struct {
 
 	// Guarded by the Space's lock.
 	forks    map[uint64]*fork
-	places   map[place]*fork
+	places   places
 	nextFork uint64
 	nextView uint32
 	views    viewNumbers
@@ -73,7 +73,7 @@ type Volume struct {
 // Open opens the volume in a store, and makes a new one if the store is empty.
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
-	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, atOnce: o.atOnce, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: places{}, atOnce: o.atOnce, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -199,7 +199,7 @@ func (v *Volume) load(ctx context.Context) error {
 		f.view.gone.Store(!f.live)
 		v.forks[f.id] = f
 		if f.place != 0 {
-			v.places[place{f.place, f.name}] = f
+			v.places.put(f)
 		}
 		parents[f] = parent
 		return nil
