@@ -42,7 +42,7 @@ func (m *mount) virtualAttr(p place) (inode.Attr, error) {
 		return inode.Attr{}, err
 	}
 	d := v.Door(p.kind.door())
-	t := m.changeTime(p)
+	t := timeOf(v.Listed(p.kind.door()))
 	return inode.Attr{Attr: dcdb.Attr{
 		Mode: syscall.S_IFDIR | d.Mode&permBits,
 		UID:  d.UID, GID: d.GID,
@@ -51,17 +51,6 @@ func (m *mount) virtualAttr(p place) (inode.Attr, error) {
 		Nlink: 1,
 		Atime: t, Mtime: t, Ctime: t, Btime: timeOf(v.Created()),
 	}}, nil
-}
-
-// changeTime returns when the newest of what p lists came into being.
-func (m *mount) changeTime(p place) dcdb.Time {
-	newest := p.door.view.Created()
-	for _, v := range m.listed(p) {
-		if t := v.Created(); t.After(newest) {
-			newest = t
-		}
-	}
-	return timeOf(newest)
 }
 
 func timeOf(t time.Time) dcdb.Time { return dcdb.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())} }

@@ -43,6 +43,7 @@ type fork struct {
 	number   uint32
 	created  time.Time
 	doors    [doors]DoorAttr
+	touched  [doors]time.Time // when what they list changed
 
 	snaps []*snapshot // by counter; those without a name are origins of forks
 	names map[string]*snapshot
@@ -170,6 +171,7 @@ func (f *fork) keep(sn *snapshot) {
 	f.snaps = append(f.snaps, sn)
 	if sn.name != "" {
 		f.names[sn.name] = sn
+		f.touch(DoorSnapshots, sn.created)
 	}
 	f.counter++
 	f.setKept(append(f.facts.kept, sn.counter))

@@ -107,6 +107,7 @@ func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, n
 	g.changed()
 	v.forks[g.id] = g
 	v.places.put(g)
+	p.touch(DoorForks, g.created)
 	m.Put(key(keyFork, g.id), g.encode())
 	return g
 }
@@ -141,6 +142,8 @@ func (v *Volume) RenameFork(ctx context.Context, from *View, fromName string, to
 		v.places.drop(f)
 		f.name, f.place = toName, to.fork.id
 		v.places.put(f)
+		from.fork.touch(DoorForks, v.now())
+		to.fork.touch(DoorForks, v.now())
 		m.Put(key(keyFork, f.id), f.encode())
 		return nil
 	})
@@ -206,6 +209,9 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 // kept, the rest is to be reclaimed.
 func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 	v.places.drop(f)
+	if in := v.forks[f.place]; in != nil {
+		in.touch(DoorForks, v.now())
+	}
 	v.giveView(m, f.number)
 	f.live, f.name, f.place, f.number = false, "", 0, 0
 	f.view.gone.Store(true)

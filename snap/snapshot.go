@@ -136,6 +136,7 @@ func (v *Volume) RenameSnapshot(ctx context.Context, w *View, from, to string) e
 		delete(w.fork.names, from)
 		sn.name = to
 		w.fork.names[to] = sn
+		w.fork.touch(DoorSnapshots, v.now())
 		m.Put(key(keySnap, w.fork.id, sn.counter), sn.encode())
 		return nil
 	})
@@ -177,6 +178,7 @@ func (v *Volume) dropName(m *dcdb.Meta, sn *snapshot) {
 	f := sn.fork
 	v.giveView(m, sn.number)
 	delete(f.names, sn.name)
+	f.touch(DoorSnapshots, v.now())
 	sn.name, sn.number = "", 0
 	sn.view.gone.Store(true)
 	if sn.pins > 0 {

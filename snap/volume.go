@@ -232,6 +232,7 @@ func (v *Volume) load(ctx context.Context) error {
 	for _, f := range v.forks {
 		f.changed()
 	}
+	v.touchListed()
 	ex, err := v.st.Scan(ctx, key(keyExtra), after(key(keyExtra)), 1)
 	if err != nil {
 		return err

@@ -1022,3 +1022,34 @@ func readViews(t *testing.T, dir string) {
 		}
 	}
 }
+
+// Like any directory, a virtual one tells when what it lists changed.
+func TestListingsTellWhenTheyChanged(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		for _, dir := range []string{".snapshots", ".forks"} {
+			at := func() time.Time { st := stat(t, w.path(dir)); return time.Unix(st.Mtim.Unix()) }
+			last := at()
+			for _, c := range []struct {
+				what   string
+				change func() error
+			}{
+				{"mkdir", func() error { return os.Mkdir(w.path(dir, "a"), 0o755) }},
+				{"rename", func() error { return os.Rename(w.path(dir, "a"), w.path(dir, "b")) }},
+				{"rmdir", func() error { return os.Remove(w.path(dir, "b")) }},
+			} {
+				must(t, c.change())
+				now := at()
+				if !now.After(last) {
+					t.Errorf("%s: %s leaves its time at %v", dir, c.what, now)
+				}
+				last = now
+			}
+			must(t, os.Mkdir(w.path(dir, "kept"), 0o755))
+			last = at()
+			w.remount()
+			if now := at(); !now.Equal(last) {
+				t.Errorf("%s: changed at %v after a remount, want %v", dir, now, last)
+			}
+		}
+	})
+}
