@@ -1,6 +1,7 @@
 package snap
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -33,10 +34,10 @@ func (t *task) key() []byte { return key(keyTask, t.f.id, t.seq) }
 
 // addTask records a task. Space.mu is held.
 func (v *Volume) addTask(m *dcdb.Meta, t *task) {
-	for _, o := range v.tasks {
-		t.seq = max(t.seq, o.seq)
+	t.seq = 1
+	if n := len(v.tasks); n > 0 {
+		t.seq += v.tasks[n-1].seq
 	}
-	t.seq++
 	v.tasks = append(v.tasks, t)
 	t.f.tasks++
 	m.Put(t.key(), encode(t.kind, t.p, t.n, t.x))
@@ -44,6 +45,7 @@ func (v *Volume) addTask(m *dcdb.Meta, t *task) {
 }
 
 func (v *Volume) loadTasks(ctx context.Context) error {
+	defer func() { slices.SortFunc(v.tasks, func(a, b *task) int { return cmp.Compare(a.seq, b.seq) }) }()
 	return scan(ctx, v.st, key(keyTask), func(k, val []byte) error {
 		n, err := keyNums(k, 2)
 		if err != nil {
@@ -59,7 +61,6 @@ func (v *Volume) loadTasks(ctx context.Context) error {
 		}
 		t.f.tasks++
 		v.tasks = append(v.tasks, t)
-		slices.SortFunc(v.tasks, func(a, b *task) int { return int(a.seq) - int(b.seq) })
 		return nil
 	})
 }
@@ -187,9 +188,13 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 // finish ends a task in the group that m is of. Space.mu is held.
 func (v *Volume) finish(m *dcdb.Meta, t *task) {
 	m.Delete(t.key())
-	v.tasks = slices.DeleteFunc(v.tasks, func(o *task) bool { return o == t })
+	if v.tasks[0] == t { // as a rule
+		v.tasks = v.tasks[1:]
+	} else {
+		v.tasks = slices.DeleteFunc(v.tasks, func(o *task) bool { return o == t })
+	}
 	t.f.tasks--
-	t.f.changed()
+	t.f.setKept(t.f.facts.kept)
 	v.dissolve(m, t.f)
 }
 

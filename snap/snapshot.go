@@ -203,7 +203,7 @@ func (v *Volume) unkeep(m *dcdb.Meta, sn *snapshot) {
 	if !last {
 		x = f.snaps[i+1].counter
 	}
-	f.snaps = slices.Delete(slices.Clone(f.snaps), i, i+1)
+	f.snaps = slices.Delete(f.snaps, i, i+1)
 	m.Delete(key(keySnap, f.id, sn.counter))
 	if !last || f.live {
 		v.addTask(m, &task{f: f, kind: taskSnapshot, p: p, n: sn.counter, x: x})

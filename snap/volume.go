@@ -49,7 +49,7 @@ type Volume struct {
 	nextFork uint64
 	nextView uint32
 	views    viewNumbers
-	tasks    []*task
+	tasks    []*task // by number
 
 	merges atomic.Uint64 // counts merges that have begun
 	mover  mover         // the reclaimer's
