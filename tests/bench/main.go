@@ -27,7 +27,8 @@ import (
 type config struct {
 	rounds int
 	files  []int
-	pieces int    // contents of a snapshot that is reclaimed
+	pieces int // contents of a snapshot that is reclaimed
+	many   int
 	dir    string // for stores and mount points
 	dcfs   string // the command
 }
@@ -42,6 +43,7 @@ type workload struct {
 var workloads = []workload{
 	{"growth", "what a snapshot, a fork and the first change after a snapshot cost, by the size of the volume", growth},
 	{"quiet", "create+write 4 KiB+close while snapshots of as many contents as 10 GiB are reclaimed", quiet},
+	{"many", "what the next snapshot, fork and lookup cost on a volume with many snapshots and forks", many},
 }
 
 func main() {
@@ -50,6 +52,7 @@ func main() {
 	asJSON := flag.Bool("json", false, "print JSON")
 	files := flag.String("files", "1000,100000", "sizes of volumes, in files")
 	pieces := flag.Int("contents", 80_000, "contents of the snapshots that quiet reclaims")
+	manyViews := flag.Int("many", 1000, "how many snapshots and forks the workload of that name makes")
 	dir := flag.String("dir", "", "where stores and mounts are made (default a directory in $TMPDIR)")
 	flag.Parse()
 	c := &config{rounds: *rounds, dir: *dir, pieces: *pieces}
@@ -59,6 +62,9 @@ func main() {
 			fail(fmt.Errorf("--files: %q is no number of files", f))
 		}
 		c.files = append(c.files, n)
+	}
+	if c.many = *manyViews; c.many < 2 {
+		fail(fmt.Errorf("--many: %d is not many", c.many))
 	}
 	match, err := regexp.Compile(*only)
 	if err != nil {

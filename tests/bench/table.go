@@ -36,6 +36,9 @@ func timesOf(ds []time.Duration) figure {
 }
 
 func (f figure) String() string {
+	if f.Rounds == 0 {
+		return "" // not measured
+	}
 	if f.Unit == "ms" {
 		return fmt.Sprintf("%.2f ms (%.2f to %.2f)", f.Median, f.Min, f.Max)
 	}
@@ -59,15 +62,15 @@ type row struct {
 	Figures []figure `json:"figures"`
 }
 
-// add appends a figure to the row called name.
-func (t *table) add(name string, f figure) {
+// add appends figures to the row called name.
+func (t *table) add(name string, fs ...figure) {
 	for _, r := range t.Rows {
 		if r.Name == name {
-			r.Figures = append(r.Figures, f)
+			r.Figures = append(r.Figures, fs...)
 			return
 		}
 	}
-	t.Rows = append(t.Rows, &row{name, []figure{f}})
+	t.Rows = append(t.Rows, &row{name, fs})
 }
 
 // print prints the table in the form of Markdown.
