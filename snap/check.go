@@ -94,7 +94,7 @@ func check(ctx context.Context, st store.Store, o CheckOptions) (CheckReport, er
 		ctx: ctx, st: st, o: o, last: st.LastGroup(),
 		forks: map[uint64]*checkedFork{}, objects: map[store.ID]*checkedObject{}, numbers: map[uint32]string{},
 	}
-	for _, step := range [...]func() error{c.kinds, c.readRecords, c.forkRecords, c.walkForks, c.walkObjects} {
+	for _, step := range [...]func() error{c.kinds, c.readRecords, c.forkRecords, c.walkForks, c.walkObjects, c.refers} {
 		if err := step(); err != nil && !errors.Is(err, errEnough) {
 			return c.report, fmt.Errorf("check: %w", err)
 		} else if err != nil {
@@ -126,6 +126,7 @@ type checkedFork struct {
 	parentID uint64
 	tasks    []task
 	pins     map[uint64]int // by counter: forks that begin there
+	bytes    map[uint64]int64
 }
 
 // checkedObject is what is known of an object.
@@ -297,7 +298,7 @@ func (c *checker) readForks() error {
 		if err != nil {
 			return err
 		}
-		c.forks[f.id] = &checkedFork{fork: f, parentID: parent, pins: map[uint64]int{}}
+		c.forks[f.id] = &checkedFork{fork: f, parentID: parent, pins: map[uint64]int{}, bytes: map[uint64]int64{}}
 		c.report.Forks++
 		return nil
 	})

@@ -242,6 +242,13 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"no parent", func(d *damaged) { d.put(key(keyFork, d.dead), nil) }, fmt.Sprintf("its parent %d does not exist or descends from it", base.dead)},
 		{"counter below origin", func(d *damaged) { d.forkRecord(d.a, func(f *fork) { f.counter = f.origin }) }, "is not above its origin"},
 		{"unnamed snapshot", func(d *damaged) { d.put(key(keySnap, 1, 1), (&snapshot{created: time.Unix(0, 0)}).encode()) }, "has no name, 0 forks begin there"},
+		{"bytes of a snapshot", func(d *damaged) {
+			r := d.first(keySnap, d.a)
+			sn, err := decodeSnapshot(&fork{}, 0, r.Value)
+			d.must(err)
+			sn.refer, sn.counted = 7, true
+			d.put(r.Key, sn.encode())
+		}, "bytes, its record says 7"},
 		{"snapshot after the counter", func(d *damaged) { d.put(key(keySnap, d.a, 99), d.first(keySnap, d.a).Value) }, "not between the origin"},
 		{"name twice", func(d *damaged) { d.forkRecord(d.a, func(f *fork) { f.name = "alive" }) }, `are both called "alive"`},
 		{"listed in itself", func(d *damaged) { d.forkRecord(d.a, func(f *fork) { f.place = f.id }) }, "is listed below itself"},

@@ -126,7 +126,8 @@ func (w *forkWalk) deadList() error {
 	if err != nil {
 		return err
 	}
-	for s := range sums {
+	for s, n := range sums {
+		w.diedBytes(s.since, s.death, int64(n.bytes))
 		who := fmt.Sprintf("dead list of fork %d, [%d, %d)", f.id, s.since, s.death)
 		if s.since >= s.death || s.death > f.counter {
 			c.problem(1, "%s is no span of a fork whose counter is %d", who, f.counter)
@@ -256,6 +257,9 @@ func (w *forkWalk) bulks() error {
 		}
 		_, _, err = dcdb.Expand(c.ctx, c.st, h, bk.records, bk.cut, bk.next, math.MaxInt, func(d dcdb.Dropped) {
 			o := c.object(d.ID)
+			if bk.cut == 0 {
+				w.diedBytes(d.Since, bk.death, int64(d.ID.Len))
+			}
 			if d.Since <= f.origin {
 				o.inherited = true
 			} else if bk.cut != 0 || bk.death <= w.cut(d.Since) {
@@ -489,6 +493,7 @@ func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
 	if !s.newest && s.upTo == 0 && !w.keeps(s.counter, limit) {
 		return nil // it waits to be erased, what it refers to may be gone
 	}
+	w.aliveBytes(s, s.counter, headBytes(s.head))
 	report := func(p string) { c.note(fmt.Sprintf("%s: %s", who, p)) }
 	return dcdb.CheckHead(c.ctx, c.st, s.head, report, func(r dcdb.Ref) { w.reference(who, s, r) })
 }
@@ -515,6 +520,7 @@ func (w *forkWalk) reference(who string, s *state, r dcdb.Ref) {
 		w.c.problem(2, "%s refers to object %v as kind %d, others as %d", who, r.ID, r.Kind, o.kind)
 	}
 	o.kind = r.Kind
+	w.aliveBytes(s, r.Since, int(r.ID.Len))
 	switch p := w.cut(r.Since); {
 	case r.Since <= w.f.origin:
 		o.inherited = true

@@ -57,6 +57,8 @@
 //	    saved, but while they move.
 //	(9) A record 'o' stands for each head 'h' with dcdb's flag 8, and for none
 //	    else.
+//	(10) What a snapshot's record says that it refers to is the bytes of the
+//	    heads that it shows, and of the objects for each reference in them.
 //
 // What a Volume and its Forks know in memory is guarded by the Space's lock.
 package snap

@@ -208,6 +208,7 @@ func TestSizesAreExact(t *testing.T) {
 				if i%15 == 0 {
 					m.idle()
 					m.sizes()
+					sound(t, m.v, CheckOptions{})
 					m.deletions()
 				}
 			}
