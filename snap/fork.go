@@ -68,8 +68,9 @@ type snapshot struct {
 	name    string // "": only an origin
 	number  uint32
 	created time.Time
-	pins    int  // forks that begin here
-	ready   bool // durable
+	tags    []string // that hold it, ascending; replaced as a whole
+	pins    int      // forks that begin here
+	ready   bool     // durable
 	view    *View
 }
 
@@ -232,11 +233,17 @@ func (w *View) Name() (name string) {
 			name = w.snap.name
 			return
 		}
-		name = w.fork.name
-		for f := w.v.forks[w.fork.place]; f != nil && f.id != mainFork; f = w.v.forks[f.place] {
-			name = f.name + "/" + name
-		}
+		name = w.v.pathName(w.fork)
 	})
+	return name
+}
+
+// pathName returns a fork's name with those it is listed below. Space.mu is held.
+func (v *Volume) pathName(f *fork) string {
+	name := f.name
+	for f = v.forks[f.place]; f != nil && f.id != mainFork; f = v.forks[f.place] {
+		name = f.name + "/" + name
+	}
 	return name
 }
 

@@ -157,8 +157,8 @@ func (v *Volume) RenameFork(ctx context.Context, from *View, fromName string, to
 }
 
 // DeleteFork takes a fork away, with its snapshots. ErrNotEmpty while it lists
-// forks of its own; forks that descend from it but are listed elsewhere never
-// notice. It is gone for everyone at once, and durably on return; its space
+// forks of its own, HeldError while one of the snapshots is held; forks that
+// descend from it but are listed elsewhere never notice. It is gone for everyone at once, and durably on return; its space
 // comes back in the background.
 func (v *Volume) DeleteFork(ctx context.Context, w *View, name string) error {
 	return v.deleteFork(ctx, w, name, false)
@@ -201,6 +201,9 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 		all := v.below(f)
 		if len(all) > 1 && !recursive {
 			return ErrNotEmpty
+		}
+		if err := v.holding(all); err != nil {
+			return err
 		}
 		for _, g := range all {
 			v.dropFork(m, g)

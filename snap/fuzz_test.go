@@ -101,3 +101,16 @@ func FuzzBulk(f *testing.F) {
 		}
 	})
 }
+
+func FuzzTags(f *testing.F) {
+	f.Add(encodeTags([]string{"backup", "keep"}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		tags, err := decodeTags(b)
+		if err != nil {
+			return
+		}
+		if got := encodeTags(tags); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}

@@ -22,6 +22,7 @@ const (
 	keyTask   = 'r'
 	keyExtra  = 'x'
 	keyViews  = 'w'
+	keyHold   = 'k'
 )
 
 const recordVersion = 1

@@ -155,12 +155,15 @@ func (v *Volume) namedLocked(w *View, name string) (*snapshot, error) {
 	return nil, ErrNotExist
 }
 
-// DeleteSnapshot takes a snapshot away. It is gone for everyone at once, and
+// DeleteSnapshot takes a snapshot away, unless it is held: HeldError. It is gone for everyone at once, and
 // durably on return; its space comes back in the background.
 func (v *Volume) DeleteSnapshot(ctx context.Context, w *View, name string) error {
 	err := v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
 		sn, err := v.namedLocked(w, name)
 		if err != nil {
+			return err
+		}
+		if err := v.held(sn); err != nil {
 			return err
 		}
 		v.dropName(m, sn)

@@ -191,6 +191,9 @@ func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
 	if err := v.loadSnapshots(ctx); err != nil {
 		return nil, err
 	}
+	if err := v.loadTags(ctx); err != nil {
+		return nil, err
+	}
 	for f, parent := range parents {
 		if parent == 0 {
 			continue

@@ -50,20 +50,22 @@ const (
 
 // The operations.
 const (
-	opMount          = "mount"
-	opWatch          = "watch"
-	opSync           = "sync"
-	opStatus         = "status"
-	opGC             = "gc"
-	opSnapshotCreate = "snapshot.create"
-	opSnapshotList   = "snapshot.list"
-	opSnapshotRename = "snapshot.rename"
-	opSnapshotDelete = "snapshot.delete"
-	opSnapshotFrees  = "snapshot.frees" // what deleting Names would free
-	opForkCreate     = "fork.create"
-	opForkList       = "fork.list"
-	opForkRename     = "fork.rename"
-	opForkDelete     = "fork.delete"
+	opMount           = "mount"
+	opWatch           = "watch"
+	opSync            = "sync"
+	opStatus          = "status"
+	opGC              = "gc"
+	opSnapshotCreate  = "snapshot.create"
+	opSnapshotList    = "snapshot.list"
+	opSnapshotRename  = "snapshot.rename"
+	opSnapshotDelete  = "snapshot.delete"
+	opSnapshotFrees   = "snapshot.frees" // what deleting Names would free
+	opSnapshotHold    = "snapshot.hold"
+	opSnapshotRelease = "snapshot.release"
+	opForkCreate      = "fork.create"
+	opForkList        = "fork.list"
+	opForkRename      = "fork.rename"
+	opForkDelete      = "fork.delete"
 )
 
 // A request names a view, either by a mount and a path in it, or from the
@@ -79,6 +81,8 @@ type request struct {
 
 	Name string `json:"name,omitempty"` // of what is made, renamed or deleted
 	To   string `json:"to,omitempty"`   // its new name
+
+	Tag string `json:"tag,omitempty"` // of a hold
 
 	Names []string `json:"names,omitempty"` // of several
 	Sizes bool     `json:"sizes,omitempty"` // list sizes too

@@ -15,7 +15,7 @@ var forkListVerb = listVerb("fork list", "List the forks of a volume or a fork",
 Forks of forks are listed with their path names, as in try/again.
 
 Example:
-  dcfs fork list /mnt`, opForkList, "OWN")
+  dcfs fork list /mnt`, opForkList, []string{"OWN"})
 
 var forkRenameVerb = renameVerb("fork rename", "Give a fork a new name, or list it elsewhere", `
 What a fork descends from does not change.
@@ -27,9 +27,9 @@ Example:
 var forkDeleteVerb = deleteVerb("fork delete", "Delete forks, with all that is in them", `
 A fork that lists forks of its own can't be deleted before these are deleted
 or renamed to elsewhere, or together with them by -r. One that is mounted by
-itself must be unmounted first. Forks that descend from
-it and are listed elsewhere stay as they are. "rmdir MOUNTPOINT/.forks/NAME"
-does the same.
+itself must be unmounted first, and what holds its snapshots released. Forks
+that descend from it and are listed elsewhere stay as they are. "rmdir
+MOUNTPOINT/.forks/NAME" does the same.
 
 Example:
   dcfs fork delete /mnt try/again try`, opForkDelete, "")

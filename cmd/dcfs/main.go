@@ -68,6 +68,7 @@ type verb struct {
 var verbs = []*verb{
 	mountVerb, umountVerb,
 	snapshotCreateVerb, snapshotListVerb, snapshotRenameVerb, snapshotDeleteVerb,
+	snapshotHoldVerb, snapshotReleaseVerb,
 	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb,
 	statusVerb, gcVerb, checkVerb, versionVerb, serveVerb,
 }
@@ -218,7 +219,7 @@ TARGET is a path in a mount, or STORE[@FORK][%SNAPSHOT].
 func helpVerbs(w *os.File, vs []*verb) {
 	for _, v := range vs {
 		if !v.hidden {
-			fmt.Fprintf(w, "  %-16s %s\n", v.name, v.summary)
+			fmt.Fprintf(w, "  %-17s %s\n", v.name, v.summary)
 		}
 	}
 }

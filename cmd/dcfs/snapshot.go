@@ -11,10 +11,11 @@ Example:
 
 var snapshotListVerb = listVerb("snapshot list", "List the snapshots of a fork", `
 The oldest comes first. USED is what deleting a snapshot alone would free,
-WRITTEN what has been written since the one before it and is in it.
+WRITTEN what has been written since the one before it and is in it, HOLDS the
+tags that hold it.
 
 Example:
-  dcfs snapshot list /mnt`, opSnapshotList, "USED", "WRITTEN")
+  dcfs snapshot list /mnt`, opSnapshotList, []string{"USED", "WRITTEN"}, holdsColumn)
 
 var snapshotRenameVerb = renameVerb("snapshot rename", "Give a snapshot a new name", `
 Example:
@@ -22,7 +23,8 @@ Example:
 
 var snapshotDeleteVerb = deleteVerb("snapshot delete", "Delete snapshots", `
 Forks that were made from a snapshot stay as they are. Where a snapshot is
-mounted by itself it is gone at once, and the mount is good for umount only.
+mounted by itself it is gone at once, and the mount is good for umount only. One
+that is held stays: see "dcfs snapshot release".
 "rmdir MOUNTPOINT/.snapshots/NAME" does the same. With -n nothing is deleted: it
 says what deleting these together would free.
 

@@ -205,6 +205,7 @@ type viewInfo struct {
 	View    uint32    `json:"view"`
 	Created time.Time `json:"created"`
 	Mounts  []string  `json:"mounts,omitempty"` // where it is mounted by itself
+	Holds   []string  `json:"holds,omitempty"`  // of a snapshot: the tags that hold it
 
 	// Bytes, if they were asked for.
 	Used    *uint64 `json:"used,omitempty"`    // of a snapshot: what deleting it alone frees
@@ -213,7 +214,7 @@ type viewInfo struct {
 }
 
 func infoOf(view *snap.View, name string) viewInfo {
-	return viewInfo{Name: name, View: view.Number(), Created: view.Created().UTC()}
+	return viewInfo{Name: name, View: view.Number(), Created: view.Created().UTC(), Holds: view.Tags()}
 }
 
 // manage does what a request asks of view.
@@ -235,6 +236,8 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 		return nil, verbError(v.vol.RenameSnapshot(ctx, view, req.Name, req.To), "rename snapshot %s to %s", req.Name, req.To)
 	case opSnapshotDelete:
 		return nil, gone(verbError(v.vol.DeleteSnapshot(ctx, view, req.Name), "delete snapshot %s", req.Name))
+	case opSnapshotHold, opSnapshotRelease:
+		return nil, v.holdSnapshot(ctx, view, req)
 	case opForkCreate:
 		return v.createFork(ctx, view, req.Name)
 	case opForkList:
@@ -368,6 +371,9 @@ func verbError(err error, format string, args ...any) error {
 		return nil
 	}
 	what := fmt.Sprintf(format, args...)
+	if held := (*snap.HeldError)(nil); errors.As(err, &held) {
+		return coded(codeBusy, "%s: snapshot %s of fork %s is held (%s); see \"dcfs snapshot release\"", what, held.Snapshot, held.Fork, strings.Join(held.Tags, ", "))
+	}
 	for _, e := range []struct {
 		err        error
 		code, text string
@@ -380,6 +386,9 @@ func verbError(err error, format string, args ...any) error {
 		{snap.ErrReadOnly, codeReadOnly, "a snapshot does not change: name a fork"},
 		{snap.ErrGone, codeNotExist, "it was deleted meanwhile"},
 		{snap.ErrBusy, codeBusy, "it is in use; unmount it first"},
+		{snap.ErrHold, codeExist, "that tag holds it already; use another --tag"},
+		{snap.ErrNoHold, codeNotExist, "that tag does not hold it; \"dcfs snapshot list\" shows those that do"},
+		{snap.ErrManyHolds, codeOther, "too many tags hold it; release one first"},
 		{inode.ErrNoSpace, codeOther, "no space left in the store"},
 		{store.ErrFull, codeOther, "no space left in the store"},
 	} {
