@@ -339,6 +339,9 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"data after the end", func(d *damaged) { d.head(1, d.file, func(h *dcdb.Head) { h.Size = 5 }) }, "(6) record 0 has data up to 65536"},
 		{"used before it was born", func(d *damaged) { d.head(1, d.other, func(h *dcdb.Head) { h.Born = h.Changed + 1 }) }, "(3) changed at"},
 		{"hold of no snapshot", func(d *damaged) { d.put(key(keyHold, d.dead, d.firstCounter(d.dead)), encodeTags([]string{"keep"})) }, "(8) a hold of counter"},
+		{"expiry of no snapshot", func(d *damaged) { d.put(key(keyExpiry, 1, 99), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 99"},
+		{"expiry of main", func(d *damaged) { d.put(key(keyExpiry, 1, 0), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 0"},
+		{"expiry of a dead fork", func(d *damaged) { d.put(key(keyExpiry, d.dead, 0), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 0"},
 		{"bad hold", func(d *damaged) { d.put(key(keyHold, 1, 1), encodeTags([]string{"b", "a"})) }, "(0) record 6b"},
 	}
 	for _, test := range tests {

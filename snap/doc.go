@@ -17,6 +17,7 @@
 //	'f' fork                             fork: see Fork.encode
 //	'n' fork counter                     snapshot, or unnamed origin of forks
 //	'k' fork counter                     tags that hold a snapshot
+//	'u' fork counter                     when a snapshot expires; counter 0: the fork
 //	'h' fork inode                       the head of the live state
 //	's' fork inode ^counter              a saved head
 //	'c' fork counter inode               index of heads and saved heads
@@ -47,7 +48,8 @@
 //	(5) A deleted state is alone only for an inode that was inherited.
 //	(6) An index record lives exactly as long as its head.
 //	(7) The sums say what the dead lists hold.
-//	(8) What is held is a snapshot that has a name.
+//	(8) What is held is a snapshot that has a name; what expires is one, or a fork
+//	    with a live state.
 //
 // What a Volume and its Forks know in memory is guarded by the Space's lock.
 package snap

@@ -40,6 +40,7 @@ type fork struct {
 	place    uint64 // the fork whose listing has it; 0: none
 	number   uint32
 	created  time.Time
+	expires  time.Time // zero: never
 	doors    [doors]DoorAttr
 
 	snaps []*snapshot // by counter; those without a name are origins of forks
@@ -68,9 +69,10 @@ type snapshot struct {
 	name    string // "": only an origin
 	number  uint32
 	created time.Time
-	tags    []string // that hold it, ascending; replaced as a whole
-	pins    int      // forks that begin here
-	ready   bool     // durable
+	expires time.Time // zero: never
+	tags    []string  // that hold it, ascending; replaced as a whole
+	pins    int       // forks that begin here
+	ready   bool      // durable
 	view    *View
 }
 

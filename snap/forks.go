@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"dcfs/dcdb"
 )
@@ -58,6 +59,11 @@ type place struct {
 // CreateFork makes a writable clone of what a view shows, at once, whatever its
 // size. It is listed in the view's fork. It returns when the fork is durable.
 func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View, error) {
+	return v.CreateForkFor(ctx, from, name, 0)
+}
+
+// CreateForkFor is CreateFork of one that expires ttl from now; 0 is never.
+func (v *Volume) CreateForkFor(ctx context.Context, from *View, name string, ttl time.Duration) (*View, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
@@ -71,17 +77,21 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 		if v.listed(p, name) != nil {
 			return ErrExist
 		}
+		expires, err := v.expiry(ttl)
+		if err != nil {
+			return err
+		}
 		number, err := v.takeView(m)
 		if err != nil {
 			return err
 		}
 		if sn != nil {
-			g = v.forkLocked(m, p, sn.counter, name, number)
+			g = v.forkLocked(m, p, sn.counter, name, number, expires)
 			sn.pins++
 			return nil
 		}
-		g = v.forkLocked(m, p, p.counter, name, number)
-		if sn, err = v.snapshotLocked(m, p, ""); err != nil {
+		g = v.forkLocked(m, p, p.counter, name, number, expires)
+		if sn, err = v.snapshotLocked(m, p, "", time.Time{}); err != nil {
 			panic("snap: unnamed snapshot: " + err.Error()) // it needs nothing
 		}
 		sn.pins++
@@ -90,7 +100,7 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 	if g == nil {
 		return nil, fmt.Errorf("fork %q: %w", name, err)
 	}
-	show := func() { g.ready = true; g.left.Store(int64(g.reserved - g.next)) }
+	show := func() { g.ready = true; g.left.Store(int64(g.reserved - g.next)); v.shown(g.view) }
 	if err != nil {
 		go v.settle(show)
 		return nil, fmt.Errorf("fork %q: %w", name, err)
@@ -100,7 +110,7 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 }
 
 // forkLocked records a fork of (p, origin).
-func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, number uint32) *fork {
+func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, number uint32, expires time.Time) *fork {
 	g := &fork{
 		id: v.nextFork, parent: p, origin: origin, counter: origin + 1,
 		first: p.next, next: p.next, reserved: p.next + inodeBlock,
@@ -114,6 +124,7 @@ func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, n
 	v.forks[g.id] = g
 	v.places[place{p.id, name}] = g
 	m.Put(key(keyFork, g.id), g.encode())
+	v.setExpiry(m, g.view, expires)
 	return g
 }
 
@@ -179,6 +190,13 @@ func (v *Volume) below(f *fork) (out []*fork) {
 	return append(out, f)
 }
 
+// What deleting a snapshot or a fork changes at most: its record, a view number, a
+// task and an expiry.
+const (
+	dropRecords = 4
+	dropBytes   = 400
+)
+
 func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive bool) error {
 	n := 0
 	v.space.Locked(func() {
@@ -188,9 +206,7 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 			}
 		}
 	})
-	// Each snapshot is a record, a view number and a task at most, and so is
-	// each fork.
-	err := v.space.LargeMeta(ctx, true, 3*n, 300*n, func(m *dcdb.Meta) error {
+	err := v.space.LargeMeta(ctx, true, dropRecords*n, dropBytes*n, func(m *dcdb.Meta) error {
 		if err := v.changeable(w); err != nil {
 			return err
 		}
@@ -220,6 +236,8 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 // kept, the rest is to be reclaimed.
 func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 	delete(v.places, place{f.place, f.name})
+	v.setExpiry(m, f.view, time.Time{})
+	v.wakeClock() // the fork that listed it may have waited
 	v.giveView(m, f.number)
 	f.live, f.name, f.place, f.number = false, "", 0, 0
 	f.view.gone.Store(true)
@@ -237,6 +255,7 @@ func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 			older = append(older, sn)
 			continue
 		}
+		v.setExpiry(m, sn.view, time.Time{})
 		v.giveView(m, sn.number)
 		sn.view.gone.Store(true)
 		delete(f.names, sn.name)

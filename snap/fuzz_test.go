@@ -114,3 +114,35 @@ func FuzzTags(f *testing.F) {
 		}
 	})
 }
+
+func FuzzExpiry(f *testing.F) {
+	f.Add(encodeExpiry(time.Unix(1e9, 5)))
+	f.Add(encodeExpiry(time.Unix(-5, 0)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		at, err := decodeExpiry(b)
+		if err != nil {
+			return
+		}
+		if got := encodeExpiry(at); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzDuration(f *testing.F) {
+	for _, s := range []string{"1w2d3h", "1.5d", "0", "90m", "5200w", "1h-1h", "106751d23h47m16.9s"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDuration(s)
+		if err != nil {
+			return
+		}
+		if d < 0 || d > maxTTL {
+			t.Fatalf("%q is %v", s, d)
+		}
+		if again, err := ParseDuration(d.String()); d > 0 && (err != nil || again != d) {
+			t.Fatalf("%q is %v, which is %v, %v", s, d, again, err)
+		}
+	})
+}

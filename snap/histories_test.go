@@ -14,14 +14,18 @@ import (
 
 // history is a volume that a test tells a short history.
 type history struct {
-	t   *testing.T
-	ctx context.Context
-	st  *store.Memory
-	v   *Volume
+	t      *testing.T
+	ctx    context.Context
+	st     *store.Memory
+	v      *Volume
+	now    func() time.Time // nil: the true one
+	cancel context.CancelFunc
 }
 
 func newHistory(t *testing.T) *history {
-	h := &history{t: t, ctx: context.Background()}
+	h := &history{t: t}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	t.Cleanup(h.cancel)
 	h.st = store.NewMemory(store.Superblock{Version: store.FormatVersion, UUID: store.NewUUID()})
 	h.open()
 	return h
@@ -29,7 +33,7 @@ func newHistory(t *testing.T) *history {
 
 func (h *history) open() {
 	h.t.Helper()
-	v, err := Open(h.ctx, h.st, Options{CommitInterval: time.Millisecond, Log: h.t.Logf})
+	v, err := Open(h.ctx, h.st, Options{CommitInterval: time.Millisecond, Now: h.now, Log: h.t.Logf})
 	h.must(err)
 	h.v = v
 	h.t.Cleanup(func() { v.stop() })

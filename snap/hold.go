@@ -106,6 +106,7 @@ func (v *Volume) changeTags(ctx context.Context, what string, w *View, name, tag
 		k := key(keyHold, sn.fork.id, sn.counter)
 		if len(tags) == 0 {
 			m.Delete(k)
+			v.wakeClock() // it may have expired
 		} else {
 			m.Put(k, encodeTags(tags))
 		}

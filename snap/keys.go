@@ -23,6 +23,7 @@ const (
 	keyExtra  = 'x'
 	keyViews  = 'w'
 	keyHold   = 'k'
+	keyExpiry = 'u'
 )
 
 const recordVersion = 1

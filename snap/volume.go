@@ -49,6 +49,7 @@ type Volume struct {
 	views    viewNumbers
 	tasks    []*task
 	tooLarge map[uint64]bool // forks that are not merged
+	expiring map[*View]bool  // those that have an expiry
 
 	merges atomic.Uint64 // counts merges that have begun
 
@@ -57,6 +58,7 @@ type Volume struct {
 
 	still bool // immutable; no background work
 	wake  chan struct{}
+	clock chan struct{} // wakes the Clock
 	stop  context.CancelFunc
 	done  chan struct{}
 }
@@ -64,7 +66,8 @@ type Volume struct {
 // Open opens the volume in a store, and makes a new one if the store is empty.
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
-	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{}), tooLarge: map[uint64]bool{}}
+	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{}), tooLarge: map[uint64]bool{},
+		expiring: map[*View]bool{}, clock: make(chan struct{}, 1)}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -191,8 +194,10 @@ func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
 	if err := v.loadSnapshots(ctx); err != nil {
 		return nil, err
 	}
-	if err := v.loadTags(ctx); err != nil {
-		return nil, err
+	for _, load := range [...]func(context.Context) error{v.loadTags, v.loadExpiries} {
+		if err := load(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for f, parent := range parents {
 		if parent == 0 {

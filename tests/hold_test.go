@@ -16,6 +16,7 @@ import (
 type listedView struct {
 	Name    string
 	Created time.Time
+	Expires *time.Time
 	Holds   []string
 }
 

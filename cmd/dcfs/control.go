@@ -62,6 +62,8 @@ const (
 	opSnapshotFrees   = "snapshot.frees" // what deleting Names would free
 	opSnapshotHold    = "snapshot.hold"
 	opSnapshotRelease = "snapshot.release"
+	opSnapshotExpire  = "snapshot.expire"
+	opForkExpire      = "fork.expire"
 	opForkCreate      = "fork.create"
 	opForkList        = "fork.list"
 	opForkRename      = "fork.rename"
@@ -82,7 +84,8 @@ type request struct {
 	Name string `json:"name,omitempty"` // of what is made, renamed or deleted
 	To   string `json:"to,omitempty"`   // its new name
 
-	Tag string `json:"tag,omitempty"` // of a hold
+	Tag string        `json:"tag,omitempty"` // of a hold
+	TTL time.Duration `json:"ttl,omitempty"` // of what is made, or is to expire; nanoseconds
 
 	Names []string `json:"names,omitempty"` // of several
 	Sizes bool     `json:"sizes,omitempty"` // list sizes too

@@ -4,18 +4,19 @@ var forkCreateVerb = createVerb("fork create", "Fork a volume, a fork or a snaps
 The fork begins as what TARGET shows, and can be changed. In the mount it is
 MOUNTPOINT/.forks/NAME; it can be mounted by itself as STORE@NAME. "mkdir
 MOUNTPOINT/.forks/NAME" does the same. A fork of a snapshot is listed in the
-snapshot's fork.
+snapshot's fork. With --ttl it expires: see "dcfs fork expire".
 
 Example:
   dcfs fork create /mnt try
   dcfs fork create /mnt/.snapshots/monday hotfix
+  dcfs fork create --ttl 8h /mnt job-17
   dcfs fork create ~/volume@try again`, opForkCreate)
 
 var forkListVerb = listVerb("fork list", "List the forks of a volume or a fork", `
 Forks of forks are listed with their path names, as in try/again.
 
 Example:
-  dcfs fork list /mnt`, opForkList, []string{"OWN"})
+  dcfs fork list /mnt`, opForkList, []string{"OWN"}, expiresColumn)
 
 var forkRenameVerb = renameVerb("fork rename", "Give a fork a new name, or list it elsewhere", `
 What a fork descends from does not change.

@@ -68,8 +68,8 @@ type verb struct {
 var verbs = []*verb{
 	mountVerb, umountVerb,
 	snapshotCreateVerb, snapshotListVerb, snapshotRenameVerb, snapshotDeleteVerb,
-	snapshotHoldVerb, snapshotReleaseVerb,
-	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb,
+	snapshotHoldVerb, snapshotReleaseVerb, snapshotExpireVerb,
+	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb, forkExpireVerb,
 	statusVerb, gcVerb, checkVerb, versionVerb, serveVerb,
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -150,10 +151,12 @@ func onNames(fn func(t target, name string) error) func([]string) error {
 func createVerb(name, summary, long, op string) *verb {
 	return &verb{name: name, args: "TARGET NAME", summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
+			var ttl time.Duration
+			addTTL(fl, &ttl)
 			asJSON := fl.Bool("json", false, "print JSON")
 			return onTarget([]string{"NAME"}, func(t target, args []string) error {
 				var info viewInfo
-				if err := callStore(t, &request{Op: op, Name: args[0]}, &info); err != nil {
+				if err := callStore(t, &request{Op: op, Name: args[0], TTL: ttl}, &info); err != nil {
 					return err
 				}
 				if *asJSON {

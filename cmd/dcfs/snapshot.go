@@ -3,19 +3,21 @@ package main
 var snapshotCreateVerb = createVerb("snapshot create", "Take a snapshot", `
 The snapshot holds the whole fork that TARGET lies in, at this moment. In the
 mount it is MOUNTPOINT/.snapshots/NAME, and DIR/.snapshots/NAME in every
-directory. "mkdir MOUNTPOINT/.snapshots/NAME" does the same.
+directory. "mkdir MOUNTPOINT/.snapshots/NAME" does the same. With --ttl it expires:
+see "dcfs snapshot expire".
 
 Example:
   dcfs snapshot create /mnt monday
+  dcfs snapshot create --ttl 2d /mnt before-the-upgrade
   dcfs snapshot create ~/volume@try monday`, opSnapshotCreate)
 
 var snapshotListVerb = listVerb("snapshot list", "List the snapshots of a fork", `
 The oldest comes first. USED is what deleting a snapshot alone would free,
-WRITTEN what has been written since the one before it and is in it, HOLDS the
-tags that hold it.
+WRITTEN what has been written since the one before it and is in it, EXPIRES when
+it is deleted unasked, HOLDS the tags that hold it.
 
 Example:
-  dcfs snapshot list /mnt`, opSnapshotList, []string{"USED", "WRITTEN"}, holdsColumn)
+  dcfs snapshot list /mnt`, opSnapshotList, []string{"USED", "WRITTEN"}, expiresColumn, holdsColumn)
 
 var snapshotRenameVerb = renameVerb("snapshot rename", "Give a snapshot a new name", `
 Example:

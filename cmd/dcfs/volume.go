@@ -201,11 +201,12 @@ func virtualName(set, byDefault string) string {
 
 // viewInfo describes a snapshot or a fork.
 type viewInfo struct {
-	Name    string    `json:"name"`
-	View    uint32    `json:"view"`
-	Created time.Time `json:"created"`
-	Mounts  []string  `json:"mounts,omitempty"` // where it is mounted by itself
-	Holds   []string  `json:"holds,omitempty"`  // of a snapshot: the tags that hold it
+	Name    string     `json:"name"`
+	View    uint32     `json:"view"`
+	Created time.Time  `json:"created"`
+	Mounts  []string   `json:"mounts,omitempty"` // where it is mounted by itself
+	Expires *time.Time `json:"expires,omitempty"`
+	Holds   []string   `json:"holds,omitempty"` // of a snapshot: the tags that hold it
 
 	// Bytes, if they were asked for.
 	Used    *uint64 `json:"used,omitempty"`    // of a snapshot: what deleting it alone frees
@@ -214,7 +215,11 @@ type viewInfo struct {
 }
 
 func infoOf(view *snap.View, name string) viewInfo {
-	return viewInfo{Name: name, View: view.Number(), Created: view.Created().UTC(), Holds: view.Tags()}
+	i := viewInfo{Name: name, View: view.Number(), Created: view.Created().UTC(), Holds: view.Tags()}
+	if t := view.Expires(); !t.IsZero() {
+		i.Expires = &t
+	}
+	return i
 }
 
 // manage does what a request asks of view.
@@ -222,7 +227,7 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 	switch req.Op {
 	case opSnapshotCreate:
 		fs.Flush(view) // what programs changed by mmap belongs in it
-		s, err := v.vol.CreateSnapshot(ctx, view, req.Name)
+		s, err := v.vol.CreateSnapshotFor(ctx, view, req.Name, req.TTL)
 		if err != nil {
 			return nil, verbError(err, "snapshot %s", req.Name)
 		}
@@ -238,8 +243,10 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 		return nil, gone(verbError(v.vol.DeleteSnapshot(ctx, view, req.Name), "delete snapshot %s", req.Name))
 	case opSnapshotHold, opSnapshotRelease:
 		return nil, v.holdSnapshot(ctx, view, req)
+	case opSnapshotExpire, opForkExpire:
+		return nil, v.expire(ctx, view, req)
 	case opForkCreate:
-		return v.createFork(ctx, view, req.Name)
+		return v.createFork(ctx, view, req.Name, req.TTL)
 	case opForkList:
 		return v.listForks(ctx, view, req.Sizes)
 	case opForkRename:
@@ -296,14 +303,14 @@ func (v *volume) listSnapshots(ctx context.Context, view *snap.View, sizes bool)
 
 // createFork forks view; a name with slashes puts the fork into another
 // fork's listing.
-func (v *volume) createFork(ctx context.Context, view *snap.View, name string) (any, error) {
+func (v *volume) createFork(ctx context.Context, view *snap.View, name string, ttl time.Duration) (any, error) {
 	if strings.Contains(name, "/") {
 		return nil, coded(codeInvalid, "fork %s: a name has no slash; to list a fork below another, fork that one, or rename it to there", name)
 	}
 	if !view.ReadOnly() {
 		fs.Flush(view)
 	}
-	f, err := v.vol.CreateFork(ctx, view, name)
+	f, err := v.vol.CreateForkFor(ctx, view, name, ttl)
 	if err != nil {
 		return nil, verbError(err, "fork %s", name)
 	}
@@ -386,6 +393,7 @@ func verbError(err error, format string, args ...any) error {
 		{snap.ErrReadOnly, codeReadOnly, "a snapshot does not change: name a fork"},
 		{snap.ErrGone, codeNotExist, "it was deleted meanwhile"},
 		{snap.ErrBusy, codeBusy, "it is in use; unmount it first"},
+		{snap.ErrDuration, codeInvalid, "the time to live makes no sense; write 90m, 12h, 2d or 1w, at most 100 years"},
 		{snap.ErrHold, codeExist, "that tag holds it already; use another --tag"},
 		{snap.ErrNoHold, codeNotExist, "that tag does not hold it; \"dcfs snapshot list\" shows those that do"},
 		{snap.ErrManyHolds, codeOther, "too many tags hold it; release one first"},
