@@ -196,7 +196,7 @@ func (c *checker) scan(prefix []byte, fn func(k, val []byte) error) error {
 // kinds looks for records that nobody knows, and for those of forks that do not
 // exist.
 func (c *checker) kinds() error {
-	known := []byte{keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExtra, keyViews, keyHold, keyExpiry, dcdb.FreePrefix()[0]}
+	known := []byte{keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExtra, keyViews, keyHold, keyExpiry, keyPolicy, dcdb.FreePrefix()[0]}
 	for from := []byte{0}; from != nil; {
 		recs, err := c.st.Scan(c.ctx, from, nil, 1)
 		if errors.Is(err, store.ErrCorrupt) {
@@ -218,7 +218,7 @@ func (c *checker) kinds() error {
 
 // strays looks for records of forks that do not exist.
 func (c *checker) strays() error {
-	for _, kind := range [...]byte{keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyHold, keyExpiry} {
+	for _, kind := range [...]byte{keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyHold, keyExpiry, keyPolicy} {
 		for from := []byte{kind}; len(from) > 0 && from[0] == kind; {
 			recs, err := c.st.Scan(c.ctx, from, after([]byte{kind}), 1)
 			if errors.Is(err, store.ErrCorrupt) {
@@ -247,7 +247,7 @@ func (c *checker) strays() error {
 
 // readRecords reads all that is not of heads and dead lists.
 func (c *checker) readRecords() error {
-	for _, step := range [...]func() error{c.readVolume, c.readForks, c.strays, c.readSnapshots, c.readHolds, c.readExpiries, c.readTasks, c.readViews, c.readExtras, c.readFree, c.count} {
+	for _, step := range [...]func() error{c.readVolume, c.readForks, c.strays, c.readSnapshots, c.readHolds, c.readExpiries, c.readPolicies, c.readTasks, c.readViews, c.readExtras, c.readFree, c.count} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -337,6 +337,22 @@ func (c *checker) readExpiries() error {
 		}
 		if f := c.forks[n[0]]; f != nil && !f.canExpire(n[1]) {
 			c.problem(8, "an expiry of counter %d of fork %d, which is no snapshot, nor a live fork", n[1], n[0])
+		}
+		return nil
+	})
+}
+
+func (c *checker) readPolicies() error {
+	return c.scan(key(keyPolicy), func(k, val []byte) error {
+		n, err := keyNums(k, 1)
+		if err != nil {
+			return err
+		}
+		if _, err := decodePolicy(val); err != nil {
+			return err
+		}
+		if f := c.forks[n[0]]; f != nil && !f.live {
+			c.problem(8, "a retention policy of fork %d, which has no live state", n[0])
 		}
 		return nil
 	})

@@ -342,6 +342,8 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"expiry of no snapshot", func(d *damaged) { d.put(key(keyExpiry, 1, 99), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 99"},
 		{"expiry of main", func(d *damaged) { d.put(key(keyExpiry, 1, 0), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 0"},
 		{"expiry of a dead fork", func(d *damaged) { d.put(key(keyExpiry, d.dead, 0), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 0"},
+		{"policy of a dead fork", func(d *damaged) { d.put(key(keyPolicy, d.dead), Policy{1}.encode()) }, "(8) a retention policy of fork"},
+		{"no policy", func(d *damaged) { d.put(key(keyPolicy, 1), Policy{}.encode()) }, "(0) record 70"},
 		{"bad hold", func(d *damaged) { d.put(key(keyHold, 1, 1), encodeTags([]string{"b", "a"})) }, "(0) record 6b"},
 	}
 	for _, test := range tests {

@@ -3,6 +3,7 @@ package snap
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 )
 
@@ -24,13 +25,25 @@ type ClockHooks struct {
 	Claim func(w *View) (let func(), err error)
 }
 
-// A Clock does what time asks of a volume: it deletes what has expired. It is used
-// by one goroutine.
+// A Clock does what time asks of a volume: it deletes what has expired, and takes
+// automatic snapshots and thins them out. It is used by one goroutine.
 type Clock struct {
 	v     *Volume
 	hooks ClockHooks
-	told  map[*View]string // what was said last of each, so that it is said once
+	told  map[matter]string // what was said last of each, so that it is said once
+	seen  map[*View]slot    // for which automatic snapshots were seen to
 }
+
+// matter is what may go wrong with a view.
+type matter struct {
+	w    *View
+	what string
+}
+
+const (
+	staysMatter = "has expired and stays for now"
+	autoMatter  = "gets no automatic snapshot"
+)
 
 // NewClock returns the clock of a volume; there is to be one.
 func (v *Volume) NewClock(h ClockHooks) *Clock {
@@ -43,7 +56,7 @@ func (v *Volume) NewClock(h ClockHooks) *Clock {
 	if h.Claim == nil {
 		h.Claim = func(*View) (func(), error) { return func() {}, nil }
 	}
-	return &Clock{v: v, hooks: h, told: map[*View]string{}}
+	return &Clock{v: v, hooks: h, told: map[matter]string{}, seen: map[*View]slot{}}
 }
 
 // Run does what is to be done, when it is, until the context ends.
@@ -81,11 +94,18 @@ func (c *Clock) Step(ctx context.Context) time.Duration {
 			soon(t.Sub(c.v.now()))
 		}
 	}
-	past, next := c.v.expired()
-	until(next)
 	gone := false
-	for _, w := range past {
-		if c.done(w, "has expired and stays for now", c.expire(ctx, w)) {
+	due, nextAuto := c.v.dueForks(c.seen)
+	for _, w := range due {
+		thinned, err := c.snapshot(ctx, w)
+		gone = gone || thinned
+		if !c.done(w, autoMatter, err) {
+			soon(clockRetry)
+		}
+	}
+	past, nextPast := c.v.expired()
+	for _, w := range past { // to find out that a fork is in use takes time
+		if c.done(w, staysMatter, c.expire(ctx, w)) {
 			gone = true
 		} else {
 			soon(clockRetry)
@@ -94,12 +114,40 @@ func (c *Clock) Step(ctx context.Context) time.Duration {
 	if gone {
 		c.hooks.Gone()
 	}
-	for w := range c.told {
-		if w.Err() != nil {
-			delete(c.told, w)
-		}
-	}
+	c.forget()
+	until(nextAuto)
+	until(nextPast)
 	return wait
+}
+
+// forget drops what is known of views that are gone.
+func (c *Clock) forget() {
+	maps.DeleteFunc(c.told, func(m matter, _ string) bool { return m.w.Err() != nil })
+	maps.DeleteFunc(c.seen, func(w *View, _ slot) bool { return w.Err() != nil })
+}
+
+// snapshot takes an automatic snapshot of a live view, and thins those that there
+// are. It reports whether some were deleted.
+func (c *Clock) snapshot(ctx context.Context, w *View) (thinned bool, err error) {
+	r, err := c.v.Retention(w)
+	if err != nil || r.Policy.None() {
+		return false, err
+	}
+	s := r.Policy.slot(c.v.now())
+	c.hooks.Flush(w)
+	made, err := c.v.autoSnapshot(ctx, w)
+	if err != nil {
+		return false, err
+	}
+	c.seen[w] = s
+	if !made {
+		return false, nil
+	}
+	names, err := c.v.Thin(ctx, w)
+	if errors.Is(err, ErrNoPolicy) {
+		err = nil // it was taken away meanwhile
+	}
+	return len(names) > 0, err
 }
 
 // expire deletes what has expired, unless it is in use. What the volume itself has
@@ -121,9 +169,10 @@ func (c *Clock) expire(ctx context.Context, w *View) (err error) {
 
 // done reports whether something came about. If not, the log tells why, once.
 func (c *Clock) done(w *View, what string, err error) bool {
+	about := matter{w, what}
 	switch {
 	case err == nil:
-		delete(c.told, w)
+		delete(c.told, about)
 		return true
 	case ignorable(err) || errors.Is(err, ErrGone) || errors.Is(err, ErrNotDue):
 		return false
@@ -132,9 +181,9 @@ func (c *Clock) done(w *View, what string, err error) bool {
 	if w.IsSnapshot() {
 		kind = "snapshot"
 	}
-	if why := what + ": " + err.Error(); c.told[w] != why {
-		c.told[w] = why
-		c.v.log("%s %s %s", kind, w.Name(), why)
+	if why := err.Error(); c.told[about] != why {
+		c.told[about] = why
+		c.v.log("%s %s %s: %s", kind, w.Name(), what, why)
 	}
 	return false
 }

@@ -18,6 +18,7 @@
 //	'n' fork counter                     snapshot, or unnamed origin of forks
 //	'k' fork counter                     tags that hold a snapshot
 //	'u' fork counter                     when a snapshot expires; counter 0: the fork
+//	'p' fork                             its policy for automatic snapshots
 //	'h' fork inode                       the head of the live state
 //	's' fork inode ^counter              a saved head
 //	'c' fork counter inode               index of heads and saved heads
@@ -49,7 +50,7 @@
 //	(6) An index record lives exactly as long as its head.
 //	(7) The sums say what the dead lists hold.
 //	(8) What is held is a snapshot that has a name; what expires is one, or a fork
-//	    with a live state.
+//	    with a live state, and so is what has a policy.
 //
 // What a Volume and its Forks know in memory is guarded by the Space's lock.
 package snap

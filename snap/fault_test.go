@@ -35,19 +35,21 @@ func (s *scenario) run(steps int) {
 		case n < 12:
 			s.remove(w)
 		case n < 14:
-			s.v.CreateSnapshot(s.ctx, w, fmt.Sprint("s", i%5))
+			s.v.CreateSnapshotFor(s.ctx, w, fmt.Sprint("s", i%5), time.Duration(i%2))
 		case n == 14:
 			for _, w := range s.v.Snapshots(w) {
 				s.v.Hold(s.ctx, w.Live(), w.Name(), DefaultTag)
 			}
+			s.v.SetPolicy(s.ctx, w, Policy{1})
 		case n == 15:
 			for _, w := range s.v.Snapshots(w) {
 				s.v.Release(s.ctx, w.Live(), w.Name(), DefaultTag)
 			}
+			s.v.NewClock(ClockHooks{}).Step(s.ctx)
 		case n < 18:
 			s.v.DeleteSnapshot(s.ctx, w, fmt.Sprint("s", s.rnd.IntN(5)))
 		case n < 19:
-			if f, err := s.v.CreateFork(s.ctx, w, fmt.Sprint("f", i)); err == nil {
+			if f, err := s.v.CreateForkFor(s.ctx, w, fmt.Sprint("f", i), time.Duration(i%8/7)); err == nil {
 				s.files[f] = append([]uint64(nil), s.files[w]...)
 				views = append(views, f)
 			}

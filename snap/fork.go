@@ -41,6 +41,7 @@ type fork struct {
 	number   uint32
 	created  time.Time
 	expires  time.Time // zero: never
+	policy   Policy    // for automatic snapshots
 	doors    [doors]DoorAttr
 
 	snaps []*snapshot // by counter; those without a name are origins of forks

@@ -191,9 +191,9 @@ func (v *Volume) below(f *fork) (out []*fork) {
 }
 
 // What deleting a snapshot or a fork changes at most: its record, a view number, a
-// task and an expiry.
+// task, its expiry and policy.
 const (
-	dropRecords = 4
+	dropRecords = 5
 	dropBytes   = 400
 )
 
@@ -237,6 +237,7 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 	delete(v.places, place{f.place, f.name})
 	v.setExpiry(m, f.view, time.Time{})
+	v.setPolicy(m, f, Policy{})
 	v.wakeClock() // the fork that listed it may have waited
 	v.giveView(m, f.number)
 	f.live, f.name, f.place, f.number = false, "", 0, 0

@@ -146,3 +146,32 @@ func FuzzDuration(f *testing.F) {
 		}
 	})
 }
+
+func FuzzPolicy(f *testing.F) {
+	f.Add(Policy{24, 7, 4, 12, 10}.encode())
+	f.Add(Policy{0, 0, 0, 0, 1}.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := decodePolicy(b)
+		if err != nil {
+			return
+		}
+		if got := p.encode(); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzPolicyText(f *testing.F) {
+	for _, s := range []string{"24h7d4w", "12M10y", "none", "1h1h", "6m"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePolicy(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParsePolicy(p.String()); err != nil || again != p {
+			t.Fatalf("%q is %v, which is %v, %v", s, p, again, err)
+		}
+	})
+}

@@ -24,6 +24,7 @@ const (
 	keyViews  = 'w'
 	keyHold   = 'k'
 	keyExpiry = 'u'
+	keyPolicy = 'p'
 )
 
 const recordVersion = 1

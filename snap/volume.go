@@ -42,14 +42,15 @@ type Volume struct {
 	log   func(format string, args ...any)
 
 	// Guarded by the Space's lock.
-	forks    map[uint64]*fork
-	places   map[place]*fork
-	nextFork uint64
-	nextView uint32
-	views    viewNumbers
-	tasks    []*task
-	tooLarge map[uint64]bool // forks that are not merged
-	expiring map[*View]bool  // those that have an expiry
+	forks     map[uint64]*fork
+	places    map[place]*fork
+	nextFork  uint64
+	nextView  uint32
+	views     viewNumbers
+	tasks     []*task
+	tooLarge  map[uint64]bool // forks that are not merged
+	expiring  map[*View]bool  // those that have an expiry
+	retaining map[*fork]bool  // those that have a policy
 
 	merges atomic.Uint64 // counts merges that have begun
 
@@ -67,7 +68,7 @@ type Volume struct {
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: map[place]*fork{}, wake: make(chan struct{}, 1), done: make(chan struct{}), tooLarge: map[uint64]bool{},
-		expiring: map[*View]bool{}, clock: make(chan struct{}, 1)}
+		expiring: map[*View]bool{}, retaining: map[*fork]bool{}, clock: make(chan struct{}, 1)}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -194,7 +195,7 @@ func (v *Volume) load(ctx context.Context) ([]freedRecord, error) {
 	if err := v.loadSnapshots(ctx); err != nil {
 		return nil, err
 	}
-	for _, load := range [...]func(context.Context) error{v.loadTags, v.loadExpiries} {
+	for _, load := range [...]func(context.Context) error{v.loadTags, v.loadExpiries, v.loadPolicies} {
 		if err := load(ctx); err != nil {
 			return nil, err
 		}

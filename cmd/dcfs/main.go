@@ -70,6 +70,7 @@ var verbs = []*verb{
 	snapshotCreateVerb, snapshotListVerb, snapshotRenameVerb, snapshotDeleteVerb,
 	snapshotHoldVerb, snapshotReleaseVerb, snapshotExpireVerb,
 	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb, forkExpireVerb,
+	retentionSetVerb, retentionShowVerb, retentionApplyVerb,
 	statusVerb, gcVerb, checkVerb, versionVerb, serveVerb,
 }
 

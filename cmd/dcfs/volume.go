@@ -216,9 +216,7 @@ type viewInfo struct {
 
 func infoOf(view *snap.View, name string) viewInfo {
 	i := viewInfo{Name: name, View: view.Number(), Created: view.Created().UTC(), Holds: view.Tags()}
-	if t := view.Expires(); !t.IsZero() {
-		i.Expires = &t
-	}
+	i.Expires = timeOrNil(view.Expires())
 	return i
 }
 
@@ -245,6 +243,8 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 		return nil, v.holdSnapshot(ctx, view, req)
 	case opSnapshotExpire, opForkExpire:
 		return nil, v.expire(ctx, view, req)
+	case opRetentionSet, opRetentionShow, opRetentionApply:
+		return v.retain(ctx, view, req)
 	case opForkCreate:
 		return v.createFork(ctx, view, req.Name, req.TTL)
 	case opForkList:
@@ -379,7 +379,7 @@ func verbError(err error, format string, args ...any) error {
 	}
 	what := fmt.Sprintf(format, args...)
 	if held := (*snap.HeldError)(nil); errors.As(err, &held) {
-		return coded(codeBusy, "%s: snapshot %s of fork %s is held (%s); see \"dcfs snapshot release\"", what, held.Snapshot, held.Fork, strings.Join(held.Tags, ", "))
+		return coded(codeBusy, "%s: snapshot %s of fork %s is held (%s): release it with \"dcfs snapshot release\"", what, held.Snapshot, held.Fork, strings.Join(held.Tags, ", "))
 	}
 	for _, e := range []struct {
 		err        error
@@ -394,6 +394,8 @@ func verbError(err error, format string, args ...any) error {
 		{snap.ErrGone, codeNotExist, "it was deleted meanwhile"},
 		{snap.ErrBusy, codeBusy, "it is in use; unmount it first"},
 		{snap.ErrDuration, codeInvalid, "the time to live makes no sense; write 90m, 12h, 2d or 1w, at most 100 years"},
+		{snap.ErrPolicy, codeInvalid, "the policy makes no sense; write 24h7d4w, of the letters h, d, w, M and y"},
+		{snap.ErrNoPolicy, codeNotExist, "the fork has no policy; \"dcfs retention set\" gives it one"},
 		{snap.ErrHold, codeExist, "that tag holds it already; use another --tag"},
 		{snap.ErrNoHold, codeNotExist, "that tag does not hold it; \"dcfs snapshot list\" shows those that do"},
 		{snap.ErrManyHolds, codeOther, "too many tags hold it; release one first"},
