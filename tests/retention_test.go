@@ -83,3 +83,20 @@ func TestRetentionTakesAndThinsSnapshots(t *testing.T) {
 	dcfs(t, "umount", dir)
 	dcfs(t, "check", store)
 }
+
+// What the README says of holds, expiry and retention is typed as it stands.
+func TestKeepingOfTheReadme(t *testing.T) {
+	needTool(t, "bash")
+	_, dir := newMount(t)
+	must(t, os.Mkdir(filepath.Join(dir, ".snapshots/monday"), 0o755))
+	code := strings.NewReplacer("/mnt/x", dir, "bin/dcfs", dcfsBinary(t)).Replace(codeAfter(t, "## Keeping and letting go"))
+	if got := shell(t, "set -e\n"+code); !strings.Contains(got, "would free 0 B") || !strings.Contains(got, "24h7d4w") {
+		t.Errorf("it prints\n%s", got)
+	}
+	if s := listViews(t, "snapshot", dir); !slices.Equal(s[0].Holds, []string{"backup"}) {
+		t.Errorf("snapshots: %+v", s)
+	}
+	if f := listViews(t, "fork", dir); len(f) != 1 || f[0].Expires != nil {
+		t.Errorf("forks: %+v", f)
+	}
+}
