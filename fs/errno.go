@@ -62,6 +62,7 @@ var errnos = []struct {
 	{snap.ErrReadOnly, syscall.EROFS},
 	{snap.ErrGone, syscall.ESTALE},
 	{snap.ErrBusy, syscall.EBUSY},
+	{snap.ErrHeld, syscall.EBUSY},
 
 	{dcdb.ErrNotExist, syscall.ESTALE},
 	{dcdb.ErrReadOnly, syscall.EROFS},

@@ -27,6 +27,7 @@ func TestErrorsBecomeErrnos(t *testing.T) {
 		{snap.ErrNameTooLong, syscall.ENAMETOOLONG, true},
 		{snap.ErrGone, syscall.ESTALE, true},
 		{snap.ErrBusy, syscall.EBUSY, true},
+		{fmt.Errorf("delete snapshot: %w", &snap.HeldError{Snapshot: "s"}), syscall.EBUSY, true},
 		{dcdb.ErrReadOnly, syscall.EROFS, true},
 		{context.Canceled, syscall.EINTR, true},
 		{inode.ErrIO, syscall.EIO, false},

@@ -199,7 +199,7 @@ func (c *checker) scan(prefix []byte, fn func(k, val []byte) error) error {
 // kinds looks for records that nobody knows, and for those of forks that do not
 // exist.
 func (c *checker) kinds() error {
-	known := []byte{keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExcess, keyExtra, keyViews, dcdb.FreePrefix()[0]}
+	known := []byte{keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExcess, keyExtra, keyViews, keyHold, keyExpiry, keyPolicy, dcdb.FreePrefix()[0]}
 	for from := []byte{0}; from != nil; {
 		recs, err := c.st.Scan(c.ctx, from, nil, 1)
 		if errors.Is(err, store.ErrCorrupt) {
@@ -232,7 +232,8 @@ func (c *checker) strays() error {
 			}
 		}
 	}
-	for _, kind := range [...]byte{keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExcess} {
+	ofForks := []byte{keySnap, keyBulk, keyTask, keyHold, keyExpiry, keyPolicy} // the others are of places
+	for _, kind := range append([]byte{keyHead, keySaved, keyIndex, keyDead, keySum, keyExcess}, ofForks...) {
 		for from := []byte{kind}; len(from) > 0 && from[0] == kind; {
 			recs, err := c.st.Scan(c.ctx, from, after([]byte{kind}), 1)
 			if errors.Is(err, store.ErrCorrupt) {
@@ -251,7 +252,7 @@ func (c *checker) strays() error {
 				continue
 			}
 			id := binary.BigEndian.Uint64(k[1:])
-			ofFork := kind == keySnap || kind == keyBulk || kind == keyTask
+			ofFork := slices.Contains(ofForks, kind)
 			if ofFork && c.forks[id] == nil || !ofFork && prefixes[id] == 0 {
 				c.problem(0, "record %x is of fork %d, which does not exist", k, id)
 			}
@@ -263,7 +264,7 @@ func (c *checker) strays() error {
 
 // readRecords reads all that is not of heads and dead lists.
 func (c *checker) readRecords() error {
-	for _, step := range [...]func() error{c.readVolume, c.readForks, c.strays, c.readSnapshots, c.readTasks, c.readViews, c.readExtras, c.readFree, c.count} {
+	for _, step := range [...]func() error{c.readVolume, c.readForks, c.strays, c.readSnapshots, c.readHolds, c.readExpiries, c.readPolicies, c.readTasks, c.readViews, c.readExtras, c.readFree, c.count} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -321,6 +322,54 @@ func (c *checker) readSnapshots() error {
 		f.snaps = append(f.snaps, sn)
 		if sn.name != "" {
 			c.report.Snapshots++
+		}
+		return nil
+	})
+}
+
+func (c *checker) readHolds() error {
+	return c.scan(key(keyHold), func(k, val []byte) error {
+		n, err := keyNums(k, 2)
+		if err != nil {
+			return err
+		}
+		if _, err := decodeTags(val); err != nil {
+			return err
+		}
+		if f := c.forks[n[0]]; f != nil && f.named(n[1]) == nil {
+			c.problem(8, "a hold of counter %d of fork %d, which is no snapshot", n[1], n[0])
+		}
+		return nil
+	})
+}
+
+func (c *checker) readExpiries() error {
+	return c.scan(key(keyExpiry), func(k, val []byte) error {
+		n, err := keyNums(k, 2)
+		if err != nil {
+			return err
+		}
+		if _, err := decodeExpiry(val); err != nil {
+			return err
+		}
+		if f := c.forks[n[0]]; f != nil && !f.canExpire(n[1]) {
+			c.problem(8, "an expiry of counter %d of fork %d, which is no snapshot, nor a live fork", n[1], n[0])
+		}
+		return nil
+	})
+}
+
+func (c *checker) readPolicies() error {
+	return c.scan(key(keyPolicy), func(k, val []byte) error {
+		n, err := keyNums(k, 1)
+		if err != nil {
+			return err
+		}
+		if _, err := decodePolicy(val); err != nil {
+			return err
+		}
+		if f := c.forks[n[0]]; f != nil && !f.live {
+			c.problem(8, "a retention policy of fork %d, which has no live state", n[0])
 		}
 		return nil
 	})

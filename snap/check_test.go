@@ -172,6 +172,14 @@ func (d *damaged) first(kind byte, fork uint64) store.Record {
 	return recs[0]
 }
 
+// firstCounter returns the lowest kept counter of a fork, its origin aside.
+func (d *damaged) firstCounter(fork uint64) uint64 {
+	d.t.Helper()
+	n, err := keyNums(d.first(keySnap, fork).Key, 2)
+	d.must(err)
+	return n[1]
+}
+
 // entries returns a dead list's record that has an entry of a kind.
 func (d *damaged) entries(fork uint64, kind byte) (k []byte, es []entry, at int) {
 	d.t.Helper()
@@ -337,6 +345,13 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"blocks", func(d *damaged) { d.head(1, d.file, func(h *dcdb.Head) { h.Alloc++ }) }, "(5) 65537 bytes allocated"},
 		{"data after the end", func(d *damaged) { d.head(1, d.file, func(h *dcdb.Head) { h.Size = 5 }) }, "(6) record 0 has data up to 65536"},
 		{"used before it was born", func(d *damaged) { d.head(1, d.other, func(h *dcdb.Head) { h.Born = h.Changed + 1 }) }, "(3) changed at"},
+		{"hold of no snapshot", func(d *damaged) { d.put(key(keyHold, d.dead, d.firstCounter(d.dead)), encodeTags([]string{"keep"})) }, "(8) a hold of counter"},
+		{"expiry of no snapshot", func(d *damaged) { d.put(key(keyExpiry, 1, 99), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 99"},
+		{"expiry of main", func(d *damaged) { d.put(key(keyExpiry, 1, 0), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 0"},
+		{"expiry of a dead fork", func(d *damaged) { d.put(key(keyExpiry, d.dead, 0), encodeExpiry(time.Unix(1, 0))) }, "(8) an expiry of counter 0"},
+		{"policy of a dead fork", func(d *damaged) { d.put(key(keyPolicy, d.dead), Policy{1}.encode()) }, "(8) a retention policy of fork"},
+		{"no policy", func(d *damaged) { d.put(key(keyPolicy, 1), Policy{}.encode()) }, "(0) record 70"},
+		{"bad hold", func(d *damaged) { d.put(key(keyHold, 1, 1), encodeTags([]string{"b", "a"})) }, "(0) record 6b"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -17,6 +17,9 @@
 //	'f' fork                             fork: see Fork.encode
 //	'n' fork counter                     snapshot, or unnamed origin of forks, and
 //	                                     the bytes it refers to, if known
+//	'k' fork counter                     tags that hold a snapshot
+//	'u' fork counter                     when a snapshot expires; counter 0: the fork
+//	'p' fork                             its policy for automatic snapshots
 //	'h' place inode                      the head: the newest state of an inode
 //	's' place inode ^counter             a saved head
 //	'c' place counter inode              index of heads and saved heads
@@ -59,6 +62,8 @@
 //	    else.
 //	(10) What a snapshot's record says that it refers to is the bytes of the
 //	    heads that it shows, and of the objects for each reference in them.
+//	(11) What is held is a snapshot that has a name; what expires is one, or a fork
+//	    with a live state, and so is what has a policy.
 //
 // What a Volume and its Forks know in memory is guarded by the Space's lock.
 package snap

@@ -27,7 +27,7 @@ func (s *scenario) run(steps int) {
 	views := []*View{m}
 	for i := range steps {
 		w := views[s.rnd.IntN(len(views))]
-		switch n := s.rnd.IntN(20); {
+		switch n := s.rnd.IntN(22); {
 		case n < 3:
 			s.create(w)
 		case n < 10:
@@ -35,15 +35,25 @@ func (s *scenario) run(steps int) {
 		case n < 12:
 			s.remove(w)
 		case n < 14:
-			s.v.CreateSnapshot(s.ctx, w, fmt.Sprint("s", i%5))
-		case n < 16:
+			s.v.CreateSnapshotFor(s.ctx, w, fmt.Sprint("s", i%5), time.Duration(i%2))
+		case n == 14:
+			for _, w := range s.v.Snapshots(w) {
+				s.v.Hold(s.ctx, w.Live(), w.Name(), DefaultTag)
+			}
+			s.v.SetPolicy(s.ctx, w, Policy{1})
+		case n == 15:
+			for _, w := range s.v.Snapshots(w) {
+				s.v.Release(s.ctx, w.Live(), w.Name(), DefaultTag)
+			}
+			s.v.NewClock(ClockHooks{}).Step(s.ctx)
+		case n < 18:
 			s.v.DeleteSnapshot(s.ctx, w, fmt.Sprint("s", s.rnd.IntN(5)))
-		case n < 17:
-			if f, err := s.v.CreateFork(s.ctx, w, fmt.Sprint("f", i)); err == nil {
+		case n < 19:
+			if f, err := s.v.CreateForkFor(s.ctx, w, fmt.Sprint("f", i), time.Duration(i%8/7)); err == nil {
 				s.files[f] = append([]uint64(nil), s.files[w]...)
 				views = append(views, f)
 			}
-		case n < 18:
+		case n < 20:
 			for _, f := range s.v.Forks(m) {
 				s.v.DeleteFork(s.ctx, m, f.Name())
 				break

@@ -42,6 +42,8 @@ type fork struct {
 	place    uint64 // the fork whose listing has it; 0: none
 	number   uint32
 	created  time.Time
+	expires  time.Time // zero: never
+	policy   Policy    // for automatic snapshots
 	doors    [doors]DoorAttr
 	touched  [doors]time.Time // when what they list changed
 
@@ -73,8 +75,10 @@ type snapshot struct {
 	created time.Time
 	refer   uint64 // bytes that it refers to, if counted
 	counted bool
-	pins    int  // forks that begin here
-	ready   bool // durable
+	expires time.Time // zero: never
+	tags    []string  // that hold it, ascending; replaced as a whole
+	pins    int       // forks that begin here
+	ready   bool      // durable
 	view    *View
 }
 
@@ -265,11 +269,17 @@ func (w *View) Name() (name string) {
 			name = w.snap.name
 			return
 		}
-		name = w.fork.name
-		for f := w.v.forks[w.fork.place]; f != nil && f.id != mainFork; f = w.v.forks[f.place] {
-			name = f.name + "/" + name
-		}
+		name = w.v.pathName(w.fork)
 	})
+	return name
+}
+
+// pathName returns a fork's name with those it is listed below. Space.mu is held.
+func (v *Volume) pathName(f *fork) string {
+	name := f.name
+	for f = v.forks[f.place]; f != nil && f.id != mainFork; f = v.forks[f.place] {
+		name = f.name + "/" + name
+	}
 	return name
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"dcfs/dcdb"
 )
@@ -52,6 +53,11 @@ func (v *Volume) listed(in *fork, name string) *fork { return v.places[in.id][na
 // CreateFork makes a writable clone of what a view shows, at once, whatever its
 // size. It is listed in the view's fork. It returns when the fork is durable.
 func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View, error) {
+	return v.CreateForkFor(ctx, from, name, 0)
+}
+
+// CreateForkFor is CreateFork of one that expires ttl from now; 0 is never.
+func (v *Volume) CreateForkFor(ctx context.Context, from *View, name string, ttl time.Duration) (*View, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
@@ -65,17 +71,21 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 		if v.listed(p, name) != nil {
 			return ErrExist
 		}
+		expires, err := v.expiry(ttl)
+		if err != nil {
+			return err
+		}
 		number, err := v.takeView(m)
 		if err != nil {
 			return err
 		}
 		if sn != nil {
-			g = v.forkLocked(m, p, sn.counter, name, number)
+			g = v.forkLocked(m, p, sn.counter, name, number, expires)
 			sn.pins++
 			return nil
 		}
-		g = v.forkLocked(m, p, p.counter, name, number)
-		if sn, err = v.snapshotLocked(m, p, ""); err != nil {
+		g = v.forkLocked(m, p, p.counter, name, number, expires)
+		if sn, err = v.snapshotLocked(m, p, "", time.Time{}); err != nil {
 			panic("snap: unnamed snapshot: " + err.Error()) // it needs nothing
 		}
 		sn.pins++
@@ -84,7 +94,7 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 	if g == nil {
 		return nil, fmt.Errorf("fork %q: %w", name, err)
 	}
-	show := func() { g.ready = true; g.left.Store(int64(g.reserved - g.next)) }
+	show := func() { g.ready = true; g.left.Store(int64(g.reserved - g.next)); v.shown(g.view) }
 	if err != nil {
 		go v.settle(show)
 		return nil, fmt.Errorf("fork %q: %w", name, err)
@@ -94,7 +104,7 @@ func (v *Volume) CreateFork(ctx context.Context, from *View, name string) (*View
 }
 
 // forkLocked records a fork of (p, origin).
-func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, number uint32) *fork {
+func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, number uint32, expires time.Time) *fork {
 	g := &fork{
 		id: v.nextFork, prefix: v.nextFork, parent: p, origin: origin, counter: origin + 1,
 		first: p.next, next: p.next, reserved: p.next + inodeBlock,
@@ -109,6 +119,7 @@ func (v *Volume) forkLocked(m *dcdb.Meta, p *fork, origin uint64, name string, n
 	v.places.put(g)
 	p.touch(DoorForks, g.created)
 	m.Put(key(keyFork, g.id), g.encode())
+	v.setExpiry(m, g.view, expires)
 	return g
 }
 
@@ -154,8 +165,8 @@ func (v *Volume) RenameFork(ctx context.Context, from *View, fromName string, to
 }
 
 // DeleteFork takes a fork away, with its snapshots. ErrNotEmpty while it lists
-// forks of its own; forks that descend from it but are listed elsewhere never
-// notice. It is gone for everyone at once, and durably on return; its space
+// forks of its own, HeldError while one of the snapshots is held; forks that
+// descend from it but are listed elsewhere never notice. It is gone for everyone at once, and durably on return; its space
 // comes back in the background.
 func (v *Volume) DeleteFork(ctx context.Context, w *View, name string) error {
 	return v.deleteFork(ctx, w, name, false)
@@ -174,6 +185,13 @@ func (v *Volume) below(f *fork) (out []*fork) {
 	return append(out, f)
 }
 
+// What deleting a snapshot or a fork changes at most: its record, a view number, a
+// task, its expiry and policy.
+const (
+	dropRecords = 5
+	dropBytes   = 400
+)
+
 func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive bool) error {
 	n := 0
 	v.space.Locked(func() {
@@ -181,8 +199,7 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 			n = len(v.below(f))
 		}
 	})
-	// Each fork is a record, a view number and a task.
-	err := v.space.LargeMeta(ctx, true, 3*n, 400*n, func(m *dcdb.Meta) error {
+	err := v.space.LargeMeta(ctx, true, dropRecords*n, dropBytes*n, func(m *dcdb.Meta) error {
 		if err := v.changeable(w); err != nil {
 			return err
 		}
@@ -193,6 +210,9 @@ func (v *Volume) deleteFork(ctx context.Context, w *View, name string, recursive
 		all := v.below(f)
 		if len(all) > 1 && !recursive {
 			return ErrNotEmpty
+		}
+		if err := v.holding(all); err != nil {
+			return err
 		}
 		for _, g := range all {
 			v.dropFork(m, g)
@@ -212,12 +232,16 @@ func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 	if in := v.forks[f.place]; in != nil {
 		in.touch(DoorForks, v.now())
 	}
+	v.setExpiry(m, f.view, time.Time{})
+	v.setPolicy(m, f, Policy{})
+	v.wakeClock() // the fork that listed it may have waited
 	v.giveView(m, f.number)
 	f.live, f.name, f.place, f.number = false, "", 0, 0
 	f.view.gone.Store(true)
 	newest := f.origin
 	for _, sn := range f.snaps {
 		sn.view.gone.Store(true)
+		delete(v.expiring, sn.view)
 		if sn.pins > 0 {
 			newest = sn.counter
 		}
@@ -229,12 +253,14 @@ func (v *Volume) dropFork(m *dcdb.Meta, f *fork) {
 
 // dropStep takes some of a deleted fork's snapshots away, those above p first. In
 // the end what is newer than the newest origin of a fork is cut off as a whole.
+// None is held: then the fork could not have been deleted.
 func (v *Volume) dropStep(ctx context.Context, t *task) error {
-	return v.space.LargeMeta(ctx, true, 3*v.atOnce, 300*v.atOnce, func(m *dcdb.Meta) error {
+	return v.space.LargeMeta(ctx, true, dropRecords*v.atOnce, dropBytes*v.atOnce, func(m *dcdb.Meta) error {
 		f := t.f
 		left := v.atOnce
 		for n := len(f.snaps); left > 0 && n > 0 && f.snaps[n-1].counter > t.p; n, left = n-1, left-1 {
 			sn := f.snaps[n-1]
+			v.setExpiry(m, sn.view, time.Time{})
 			v.giveView(m, sn.number)
 			delete(f.names, sn.name)
 			m.Delete(key(keySnap, f.id, sn.counter))

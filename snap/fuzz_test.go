@@ -105,3 +105,77 @@ func FuzzBulk(f *testing.F) {
 		}
 	})
 }
+
+func FuzzTags(f *testing.F) {
+	f.Add(encodeTags([]string{"backup", "keep"}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		tags, err := decodeTags(b)
+		if err != nil {
+			return
+		}
+		if got := encodeTags(tags); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzExpiry(f *testing.F) {
+	f.Add(encodeExpiry(time.Unix(1e9, 5)))
+	f.Add(encodeExpiry(time.Unix(-5, 0)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		at, err := decodeExpiry(b)
+		if err != nil {
+			return
+		}
+		if got := encodeExpiry(at); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzDuration(f *testing.F) {
+	for _, s := range []string{"1w2d3h", "1.5d", "0", "90m", "5200w", "1h-1h", "106751d23h47m16.9s"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDuration(s)
+		if err != nil {
+			return
+		}
+		if d < 0 || d > maxTTL {
+			t.Fatalf("%q is %v", s, d)
+		}
+		if again, err := ParseDuration(d.String()); d > 0 && (err != nil || again != d) {
+			t.Fatalf("%q is %v, which is %v, %v", s, d, again, err)
+		}
+	})
+}
+
+func FuzzPolicy(f *testing.F) {
+	f.Add(Policy{24, 7, 4, 12, 10}.encode())
+	f.Add(Policy{0, 0, 0, 0, 1}.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := decodePolicy(b)
+		if err != nil {
+			return
+		}
+		if got := p.encode(); !bytes.Equal(got, b) {
+			t.Fatalf("%x encodes to %x", b, got)
+		}
+	})
+}
+
+func FuzzPolicyText(f *testing.F) {
+	for _, s := range []string{"24h7d4w", "12M10y", "none", "1h1h", "6m"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePolicy(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParsePolicy(p.String()); err != nil || again != p {
+			t.Fatalf("%q is %v, which is %v, %v", s, p, again, err)
+		}
+	})
+}

@@ -14,17 +14,21 @@ import (
 
 // history is a volume that a test tells a short history.
 type history struct {
-	t   *testing.T
-	ctx context.Context
-	st  *store.Memory
-	v   *Volume
-	o   Options
+	t      *testing.T
+	ctx    context.Context
+	st     *store.Memory
+	v      *Volume
+	o      Options
+	now    func() time.Time // nil: the true one
+	cancel context.CancelFunc
 
 	wrap func(store.Store) store.Store // what the volume sees of st
 }
 
 func newHistory(t *testing.T) *history {
-	h := &history{t: t, ctx: context.Background(), o: Options{CommitInterval: time.Millisecond, Log: t.Logf}}
+	h := &history{t: t, o: Options{CommitInterval: time.Millisecond, Log: t.Logf}}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	t.Cleanup(h.cancel)
 	h.st = store.NewMemory(store.Superblock{Version: store.FormatVersion, UUID: store.NewUUID()})
 	h.open()
 	return h
@@ -36,6 +40,7 @@ func (h *history) open() {
 	if h.wrap != nil {
 		st = h.wrap(st)
 	}
+	h.o.Now = h.now
 	v, err := Open(h.ctx, st, h.o)
 	h.must(err)
 	h.v = v

@@ -23,6 +23,9 @@ const (
 	keyExcess = 'o'
 	keyExtra  = 'x'
 	keyViews  = 'w'
+	keyHold   = 'k'
+	keyExpiry = 'u'
+	keyPolicy = 'p'
 )
 
 const recordVersion = 1

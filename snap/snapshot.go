@@ -44,6 +44,11 @@ func (v *Volume) Snapshot(w *View, name string) (out *View, err error) {
 // CreateSnapshot names the state of w's fork as it is now, with all that had
 // returned before the call. It returns when the snapshot is durable.
 func (v *Volume) CreateSnapshot(ctx context.Context, w *View, name string) (*View, error) {
+	return v.CreateSnapshotFor(ctx, w, name, 0)
+}
+
+// CreateSnapshotFor is CreateSnapshot of one that expires ttl from now; 0 is never.
+func (v *Volume) CreateSnapshotFor(ctx context.Context, w *View, name string, ttl time.Duration) (*View, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
@@ -56,14 +61,17 @@ func (v *Volume) CreateSnapshot(ctx context.Context, w *View, name string) (*Vie
 		if w.fork.names[name] != nil {
 			return ErrExist
 		}
-		var err error
-		sn, err = v.snapshotLocked(m, w.fork, name)
+		expires, err := v.expiry(ttl)
+		if err != nil {
+			return err
+		}
+		sn, err = v.snapshotLocked(m, w.fork, name, expires)
 		return err
 	})
 	if sn == nil {
 		return nil, fmt.Errorf("snapshot %q: %w", name, err)
 	}
-	show := func() { sn.ready = true }
+	show := func() { sn.ready = true; v.shown(sn.view) }
 	if err != nil {
 		go v.settle(show)
 		return nil, fmt.Errorf("snapshot %q: %w", name, err)
@@ -101,7 +109,7 @@ func (v *Volume) changeable(w *View) error {
 
 // snapshotLocked ends the open group and makes the present counter of f a kept
 // one, with a name or as an origin only.
-func (v *Volume) snapshotLocked(m *dcdb.Meta, f *fork, name string) (*snapshot, error) {
+func (v *Volume) snapshotLocked(m *dcdb.Meta, f *fork, name string, expires time.Time) (*snapshot, error) {
 	sn := &snapshot{fork: f, counter: f.counter, name: name, created: v.now().UTC()}
 	if name != "" {
 		var err error
@@ -112,6 +120,7 @@ func (v *Volume) snapshotLocked(m *dcdb.Meta, f *fork, name string) (*snapshot, 
 	sn.view = &View{v: v, fork: f, snap: sn, number: sn.number}
 	sn.view.gone.Store(name == "")
 	m.Put(key(keySnap, f.id, sn.counter), sn.encode())
+	v.setExpiry(m, sn.view, expires)
 	f.counter++
 	m.Put(key(keyFork, f.id), f.encode())
 	m.CloseGroup()
@@ -156,12 +165,15 @@ func (v *Volume) namedLocked(w *View, name string) (*snapshot, error) {
 	return nil, ErrNotExist
 }
 
-// DeleteSnapshot takes a snapshot away. It is gone for everyone at once, and
+// DeleteSnapshot takes a snapshot away, unless it is held: HeldError. It is gone for everyone at once, and
 // durably on return; its space comes back in the background.
 func (v *Volume) DeleteSnapshot(ctx context.Context, w *View, name string) error {
 	err := v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
 		sn, err := v.namedLocked(w, name)
 		if err != nil {
+			return err
+		}
+		if err := v.held(sn); err != nil {
 			return err
 		}
 		v.dropName(m, sn)
@@ -176,6 +188,7 @@ func (v *Volume) DeleteSnapshot(ctx context.Context, w *View, name string) error
 // dropName takes a snapshot's name. What is no origin either is kept no more.
 func (v *Volume) dropName(m *dcdb.Meta, sn *snapshot) {
 	f := sn.fork
+	v.setExpiry(m, sn.view, time.Time{})
 	v.giveView(m, sn.number)
 	delete(f.names, sn.name)
 	f.touch(DoorSnapshots, v.now())

@@ -182,7 +182,8 @@ func (s *shares) stay() (bytes uint64) {
 }
 
 // WouldFree returns how many bytes deleting a set of snapshots of a live view's
-// fork would free, all at once. ErrNotExist if it has not all of them.
+// fork would free, all at once. ErrNotExist if it has not all of them, HeldError
+// if one can't be deleted.
 func (v *Volume) WouldFree(ctx context.Context, w *View, names []string) (uint64, error) {
 	if err := v.space.SyncAll(ctx); err != nil {
 		return 0, err
@@ -190,6 +191,7 @@ func (v *Volume) WouldFree(ctx context.Context, w *View, names []string) (uint64
 	f := w.fork
 	gone := map[uint64]bool{}
 	var missing string
+	var held error
 	var kept, left []uint64
 	v.space.Locked(func() {
 		for _, name := range names {
@@ -198,12 +200,18 @@ func (v *Volume) WouldFree(ctx context.Context, w *View, names []string) (uint64
 				missing = name
 				continue
 			}
+			if held == nil {
+				held = v.held(sn)
+			}
 			gone[sn.counter] = sn.pins == 0
 		}
 		kept = f.facts.kept
 	})
 	if missing != "" {
 		return 0, fmt.Errorf("snapshot %q: %w", missing, ErrNotExist)
+	}
+	if held != nil {
+		return 0, held
 	}
 	for _, k := range kept {
 		if !gone[k] {

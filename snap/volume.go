@@ -44,12 +44,14 @@ type Volume struct {
 	log   func(format string, args ...any)
 
 	// Guarded by the Space's lock.
-	forks    map[uint64]*fork
-	places   places
-	nextFork uint64
-	nextView uint32
-	views    viewNumbers
-	tasks    []*task // by number
+	forks     map[uint64]*fork
+	places    places
+	nextFork  uint64
+	nextView  uint32
+	views     viewNumbers
+	tasks     []*task        // by number
+	expiring  map[*View]bool // those that have an expiry
+	retaining map[*fork]bool // those that have a policy
 
 	merges atomic.Uint64 // counts merges that have begun
 	mover  mover         // the reclaimer's
@@ -66,6 +68,7 @@ type Volume struct {
 
 	still bool // immutable; no background work
 	wake  chan struct{}
+	clock chan struct{} // wakes the Clock
 	stop  context.CancelFunc
 	done  chan struct{}
 }
@@ -73,7 +76,8 @@ type Volume struct {
 // Open opens the volume in a store, and makes a new one if the store is empty.
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
-	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: places{}, atOnce: o.atOnce, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: places{}, atOnce: o.atOnce, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		expiring: map[*View]bool{}, retaining: map[*fork]bool{}, clock: make(chan struct{}, 1)}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -212,6 +216,11 @@ func (v *Volume) load(ctx context.Context) error {
 	}
 	if err := v.loadSnapshots(ctx); err != nil {
 		return err
+	}
+	for _, load := range [...]func(context.Context) error{v.loadTags, v.loadExpiries, v.loadPolicies} {
+		if err := load(ctx); err != nil {
+			return err
+		}
 	}
 	for f, parent := range parents {
 		if parent == 0 {

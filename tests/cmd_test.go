@@ -604,7 +604,7 @@ func TestErrorsAreOneLineThatSaysWhatToDo(t *testing.T) {
 		}
 	}
 	wantFile(t, filepath.Join(tmp, "other", "data"), "x")
-	for _, c := range [][]string{{}, {"nope"}, {"snapshot"}, {"mount"}, {"mount", "a"}, {"mount", "a", "b", "c"}, {"mount", "-o", "nope", "a", "b"}, {"fork", "create", "a"}, {"version", "x"}, {"umount", "--nope", "a"}} {
+	for _, c := range [][]string{{}, {"nope"}, {"snapshot"}, {"mount"}, {"mount", "a"}, {"mount", "a", "b", "c"}, {"mount", "-o", "nope", "a", "b"}, {"fork", "create", "a"}, {"version", "x"}, {"umount", "--nope", "a"}, {"snapshot", "expire", "a", "b"}, {"fork", "create", "--ttl=5", "a", "b"}, {"retention", "set", "6m", "a"}, {"retention", "set", "1h"}} {
 		if r := runCommand(t, nil, dcfsBinary(t), c...); r.code != 2 || !strings.Contains(r.stderr, "--help") {
 			t.Errorf("dcfs %q: exit %d, %q, want 2 and a way to help", c, r.code, r.stderr)
 		}

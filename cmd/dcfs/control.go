@@ -50,20 +50,27 @@ const (
 
 // The operations.
 const (
-	opMount          = "mount"
-	opWatch          = "watch"
-	opSync           = "sync"
-	opStatus         = "status"
-	opGC             = "gc"
-	opSnapshotCreate = "snapshot.create"
-	opSnapshotList   = "snapshot.list"
-	opSnapshotRename = "snapshot.rename"
-	opSnapshotDelete = "snapshot.delete"
-	opSnapshotFrees  = "snapshot.frees" // what deleting Names would free
-	opForkCreate     = "fork.create"
-	opForkList       = "fork.list"
-	opForkRename     = "fork.rename"
-	opForkDelete     = "fork.delete"
+	opMount           = "mount"
+	opWatch           = "watch"
+	opSync            = "sync"
+	opStatus          = "status"
+	opGC              = "gc"
+	opSnapshotCreate  = "snapshot.create"
+	opSnapshotList    = "snapshot.list"
+	opSnapshotRename  = "snapshot.rename"
+	opSnapshotDelete  = "snapshot.delete"
+	opSnapshotFrees   = "snapshot.frees" // what deleting Names would free
+	opSnapshotHold    = "snapshot.hold"
+	opSnapshotRelease = "snapshot.release"
+	opSnapshotExpire  = "snapshot.expire"
+	opForkCreate      = "fork.create"
+	opForkList        = "fork.list"
+	opForkRename      = "fork.rename"
+	opForkDelete      = "fork.delete"
+	opForkExpire      = "fork.expire"
+	opRetentionSet    = "retention.set"
+	opRetentionShow   = "retention.show"
+	opRetentionApply  = "retention.apply"
 )
 
 // A request names a view, either by a mount and a path in it, or from the
@@ -79,6 +86,12 @@ type request struct {
 
 	Name string `json:"name,omitempty"` // of what is made, renamed or deleted
 	To   string `json:"to,omitempty"`   // its new name
+
+	TTL time.Duration `json:"ttl,omitempty"` // of what is made, or is to expire; nanoseconds
+	Tag string        `json:"tag,omitempty"` // of a hold
+
+	Policy string `json:"policy,omitempty"` // for automatic snapshots
+	DryRun bool   `json:"dryRun,omitempty"` // only tell what it would do
 
 	Names []string `json:"names,omitempty"` // of several
 	Sizes bool     `json:"sizes,omitempty"` // list sizes too

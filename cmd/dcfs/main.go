@@ -68,7 +68,9 @@ type verb struct {
 var verbs = []*verb{
 	mountVerb, umountVerb,
 	snapshotCreateVerb, snapshotListVerb, snapshotRenameVerb, snapshotDeleteVerb,
-	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb,
+	snapshotHoldVerb, snapshotReleaseVerb, snapshotExpireVerb,
+	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb, forkExpireVerb,
+	retentionSetVerb, retentionShowVerb, retentionApplyVerb,
 	statusVerb, gcVerb, checkVerb, versionVerb, serveVerb,
 }
 
@@ -218,7 +220,7 @@ TARGET is a path in a mount, or STORE[@FORK][%SNAPSHOT].
 func helpVerbs(w *os.File, vs []*verb) {
 	for _, v := range vs {
 		if !v.hidden {
-			fmt.Fprintf(w, "  %-16s %s\n", v.name, v.summary)
+			fmt.Fprintf(w, "  %-17s %s\n", v.name, v.summary)
 		}
 	}
 }

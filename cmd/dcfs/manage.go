@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -118,14 +120,43 @@ func onTarget(names []string, fn func(t target, args []string) error) func([]str
 	}
 }
 
+// onAllNames makes the run function of a verb that has a TARGET and then one name
+// or more.
+func onAllNames(fn func(t target, names []string) error) func([]string) error {
+	return func(args []string) error {
+		if len(args) < 2 {
+			return wantArgs(args, "TARGET", "NAME")
+		}
+		t, err := parseTarget(args[0])
+		if err != nil {
+			return err
+		}
+		return fn(t, args[1:])
+	}
+}
+
+// onNames is onAllNames for a verb that does the same to each, in their order.
+func onNames(fn func(t target, name string) error) func([]string) error {
+	return onAllNames(func(t target, names []string) error {
+		for _, n := range names {
+			if err := fn(t, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // createVerb makes a verb that names something new in TARGET's view.
 func createVerb(name, summary, long, op string) *verb {
 	return &verb{name: name, args: "TARGET NAME", summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
+			var ttl time.Duration
+			addTTL(fl, &ttl)
 			asJSON := fl.Bool("json", false, "print JSON")
 			return onTarget([]string{"NAME"}, func(t target, args []string) error {
 				var info viewInfo
-				if err := callStore(t, &request{Op: op, Name: args[0]}, &info); err != nil {
+				if err := callStore(t, &request{Op: op, Name: args[0], TTL: ttl}, &info); err != nil {
 					return err
 				}
 				if *asJSON {
@@ -136,8 +167,9 @@ func createVerb(name, summary, long, op string) *verb {
 		}}
 }
 
-// listVerb makes a verb that lists what is in TARGET's view, with sizes.
-func listVerb(name, summary, long, op string, sizes ...string) *verb {
+// listVerb makes a verb that lists what is in TARGET's view, with sizes, and more
+// columns.
+func listVerb(name, summary, long, op string, sizes []string, more ...column) *verb {
 	return &verb{name: name, args: "TARGET", summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			asJSON := fl.Bool("json", false, "print JSON")
@@ -158,6 +190,9 @@ func listVerb(name, summary, long, op string, sizes ...string) *verb {
 				if !*names {
 					header = append(header, sizes...)
 				}
+				for _, c := range more {
+					header = append(header, c.name)
+				}
 				var rows [][]string
 				for _, i := range list {
 					row := []string{i.Name, localTime(i.Created)}
@@ -170,11 +205,31 @@ func listVerb(name, summary, long, op string, sizes ...string) *verb {
 							row = append(row, humanBytes(*n))
 						}
 					}
+					for _, c := range more {
+						row = append(row, orDash(c.of(&i)))
+					}
 					rows = append(rows, row)
 				}
 				return printTable(header, rows)
 			})
 		}}
+}
+
+// column is one of a table of views.
+type column struct {
+	name string
+	of   func(i *viewInfo) string
+}
+
+var holdsColumn = column{"HOLDS", func(i *viewInfo) string { return strings.Join(i.Holds, ",") }}
+
+// orDash makes a cell of a table: one that is empty would shift what follows for
+// who reads columns.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }
 
 // renameVerb makes a verb that gives something in TARGET's view a new name.
@@ -199,28 +254,21 @@ func deleteVerb(name, summary, long, op, frees string) *verb {
 			} else {
 				recursive = fl.BoolP("recursive", "r", false, "with all that are listed below them")
 			}
-			return func(args []string) error {
-				if len(args) < 2 {
-					return wantArgs(args, "TARGET", "NAME")
-				}
-				t, err := parseTarget(args[0])
-				if err != nil {
-					return err
-				}
+			return onAllNames(func(t target, names []string) error {
 				if *dry {
 					var f freed
-					if err := callStore(t, &request{Op: frees, Names: args[1:]}, &f); err != nil {
+					if err := callStore(t, &request{Op: frees, Names: names}, &f); err != nil {
 						return err
 					}
 					fmt.Printf("would free %s (%d bytes)\n", humanBytes(f.Bytes), f.Bytes)
 					return nil
 				}
-				for _, n := range args[1:] {
+				for _, n := range names {
 					if err := callStore(t, &request{Op: op, Name: n, Recursive: *recursive}, nil); err != nil {
 						return err
 					}
 				}
 				return nil
-			}
+			})
 		}}
 }

@@ -41,12 +41,14 @@ const (
 // server serves one store: its mounts, and the requests on its control
 // socket.
 type server struct {
-	*volume // immutable
-	log     *logger
-	started time.Time
-	place   os.FileInfo // of the store's directory; immutable
-	l       *net.UnixListener
-	conns   sync.WaitGroup // connections that are being answered, and accept
+	*volume  // immutable
+	log      *logger
+	started  time.Time
+	place    os.FileInfo // of the store's directory; immutable
+	l        *net.UnixListener
+	conns    sync.WaitGroup // connections that are being answered, and accept
+	clock    *snap.Clock    // immutable
+	endClock func()         // immutable
 
 	done     chan struct{} // closed when the store is closed
 	closeErr error         // what went wrong with that; read after done
@@ -97,6 +99,7 @@ func newServer(ctx context.Context, dir string, mode openMode, o serverOptions, 
 		volume: v, log: log, started: time.Now(), place: place, l: l,
 		done: make(chan struct{}), mounts: map[*served]struct{}{}, deleting: map[*snap.View]int{},
 	}
+	s.startClock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.idle = time.AfterFunc(idleTimeout, func() { s.leave(0) })
@@ -178,6 +181,7 @@ func (s *server) shut() {
 		}
 	}
 	s.l.Close()
+	s.endClock()
 	err := s.limited(0, func() error { return s.vol.Close(context.Background()) })
 	if cerr := s.limited(closeTimeout, s.store.Close); err == nil {
 		err = cerr
@@ -347,15 +351,18 @@ func (s *server) holdForks(view *snap.View, req *request) (let func(), err error
 			return nil, busy
 		}
 	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, f := range forks {
-			if s.deleting[f]--; s.deleting[f] == 0 {
-				delete(s.deleting, f)
-			}
+	return func() { s.unhold(forks) }, nil
+}
+
+// unhold lets forks be mounted again that hold has kept from it.
+func (s *server) unhold(forks []*snap.View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range forks {
+		if s.deleting[f]--; s.deleting[f] == 0 {
+			delete(s.deleting, f)
 		}
-	}, nil
+	}
 }
 
 // hold keeps forks from being mounted, if none of them is; else it returns the
@@ -582,6 +589,7 @@ func (s *server) await(m *served) {
 	}
 	s.mu.Unlock()
 	close(m.ended)
+	s.clock.Wake() // m's fork may have waited for this
 	if last {
 		s.shut()
 	}

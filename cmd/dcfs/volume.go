@@ -201,10 +201,12 @@ func virtualName(set, byDefault string) string {
 
 // viewInfo describes a snapshot or a fork.
 type viewInfo struct {
-	Name    string    `json:"name"`
-	View    uint32    `json:"view"`
-	Created time.Time `json:"created"`
-	Mounts  []string  `json:"mounts,omitempty"` // where it is mounted by itself
+	Name    string     `json:"name"`
+	View    uint32     `json:"view"`
+	Created time.Time  `json:"created"`
+	Mounts  []string   `json:"mounts,omitempty"` // where it is mounted by itself
+	Expires *time.Time `json:"expires,omitempty"`
+	Holds   []string   `json:"holds,omitempty"` // of a snapshot: the tags that hold it
 
 	// Bytes, if they were asked for.
 	Refer   *uint64 `json:"refer,omitempty"`   // what it shows, if known
@@ -223,7 +225,9 @@ func (i *viewInfo) sizes(forks bool) []*uint64 {
 }
 
 func infoOf(view *snap.View, name string) viewInfo {
-	return viewInfo{Name: name, View: view.Number(), Created: view.Created().UTC()}
+	i := viewInfo{Name: name, View: view.Number(), Created: view.Created().UTC(), Holds: view.Tags()}
+	i.Expires = timeOrNil(view.Expires())
+	return i
 }
 
 // manage does what a request asks of view.
@@ -231,7 +235,7 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 	switch req.Op {
 	case opSnapshotCreate:
 		fs.Flush(view) // what programs changed by mmap belongs in it
-		s, err := v.vol.CreateSnapshot(ctx, view, req.Name)
+		s, err := v.vol.CreateSnapshotFor(ctx, view, req.Name, req.TTL)
 		if err != nil {
 			return nil, verbError(err, "snapshot %s", req.Name)
 		}
@@ -245,8 +249,14 @@ func (v *volume) manage(ctx context.Context, view *snap.View, req *request) (any
 		return nil, verbError(v.vol.RenameSnapshot(ctx, view, req.Name, req.To), "rename snapshot %s to %s", req.Name, req.To)
 	case opSnapshotDelete:
 		return nil, gone(verbError(v.vol.DeleteSnapshot(ctx, view, req.Name), "delete snapshot %s", req.Name))
+	case opSnapshotHold, opSnapshotRelease:
+		return nil, v.holdSnapshot(ctx, view, req)
+	case opSnapshotExpire, opForkExpire:
+		return nil, v.expire(ctx, view, req)
+	case opRetentionSet, opRetentionShow, opRetentionApply:
+		return v.retain(ctx, view, req)
 	case opForkCreate:
-		return v.createFork(ctx, view, req.Name)
+		return v.createFork(ctx, view, req.Name, req.TTL)
 	case opForkList:
 		return v.listForks(ctx, view, req.Sizes, req.Count)
 	case opForkRename:
@@ -303,14 +313,14 @@ func (v *volume) listSnapshots(ctx context.Context, view *snap.View, sizes, coun
 
 // createFork forks view; a name with slashes puts the fork into another
 // fork's listing.
-func (v *volume) createFork(ctx context.Context, view *snap.View, name string) (any, error) {
+func (v *volume) createFork(ctx context.Context, view *snap.View, name string, ttl time.Duration) (any, error) {
 	if strings.Contains(name, "/") {
 		return nil, coded(codeInvalid, "fork %s: a name has no slash; to list a fork below another, fork that one, or rename it to there", name)
 	}
 	if !view.ReadOnly() {
 		fs.Flush(view)
 	}
-	f, err := v.vol.CreateFork(ctx, view, name)
+	f, err := v.vol.CreateForkFor(ctx, view, name, ttl)
 	if err != nil {
 		return nil, verbError(err, "fork %s", name)
 	}
@@ -379,6 +389,9 @@ func verbError(err error, format string, args ...any) error {
 		return nil
 	}
 	what := fmt.Sprintf(format, args...)
+	if held := (*snap.HeldError)(nil); errors.As(err, &held) {
+		return coded(codeBusy, "%s: snapshot %s of fork %s is held (%s): release it with \"dcfs snapshot release\"", what, held.Snapshot, held.Fork, strings.Join(held.Tags, ", "))
+	}
 	for _, e := range []struct {
 		err        error
 		code, text string
@@ -391,6 +404,12 @@ func verbError(err error, format string, args ...any) error {
 		{snap.ErrReadOnly, codeReadOnly, "a snapshot does not change: name a fork"},
 		{snap.ErrGone, codeNotExist, "it was deleted meanwhile"},
 		{snap.ErrBusy, codeBusy, "it is in use; unmount it first"},
+		{snap.ErrDuration, codeInvalid, "the time to live makes no sense; write 90m, 12h, 2d or 1w, at most 100 years"},
+		{snap.ErrPolicy, codeInvalid, "the policy makes no sense; write 24h7d4w, of the letters h, d, w, M and y"},
+		{snap.ErrNoPolicy, codeNotExist, "the fork has no policy; \"dcfs retention set\" gives it one"},
+		{snap.ErrHold, codeExist, "that tag holds it already; use another --tag"},
+		{snap.ErrNoHold, codeNotExist, "that tag does not hold it; \"dcfs snapshot list\" shows those that do"},
+		{snap.ErrManyHolds, codeOther, "too many tags hold it; release one first"},
 		{inode.ErrNoSpace, codeOther, "no space left in the store"},
 		{store.ErrFull, codeOther, "no space left in the store"},
 	} {
