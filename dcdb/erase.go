@@ -1,9 +1,11 @@
 package dcdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -164,7 +166,12 @@ func (e *eraser) erase(ctx context.Context, f freed) error {
 	return nil
 }
 
+// eraseSome takes them in the order in which they lie: a group frees neighbours in
+// any order, and a store makes one hole of neighbours that it gets together.
 func (e *eraser) eraseSome(ctx context.Context, ids []store.ID) error {
+	slices.SortFunc(ids, func(a, b store.ID) int {
+		return cmp.Or(cmp.Compare(a.Seg, b.Seg), cmp.Compare(a.Off, b.Off), cmp.Compare(a.Group, b.Group))
+	})
 	for len(ids) > 0 {
 		select {
 		case <-e.s.stop:
@@ -172,7 +179,7 @@ func (e *eraser) eraseSome(ctx context.Context, ids []store.ID) error {
 		default:
 		}
 		n := min(len(ids), eraseBatch)
-		if e.s.patience(restMost) == 0 {
+		if e.ease() == 0 || e.s.patience(restMost) == 0 {
 			n = min(len(ids), 8*eraseBatch)
 		}
 		began := time.Now()
