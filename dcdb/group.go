@@ -106,7 +106,9 @@ func (st *state) estimate() int {
 
 // join waits until the open group has room for one more operation, and for
 // records and bytes besides, and takes Space.mu. With an error it is not taken.
-func (s *Space) join(ctx context.Context, records, bytes int) error {
+// Who may bring file data waits for room for that as well; others would only wait
+// behind those who write as fast as they can.
+func (s *Space) join(ctx context.Context, records, bytes int, data bool) error {
 	for {
 		s.mu.Lock()
 		if s.failed != nil {
@@ -114,7 +116,7 @@ func (s *Space) join(ctx context.Context, records, bytes int) error {
 			s.mu.Unlock()
 			return err
 		}
-		if !s.crowded(records, bytes) {
+		if !s.crowded(records, bytes, data) {
 			return nil
 		}
 		full, room := s.full, s.room
@@ -133,12 +135,13 @@ func (s *Space) join(ctx context.Context, records, bytes int) error {
 }
 
 // crowded reports whether an operation must wait that wants records and bytes
-// besides what each may need. An empty group has room for each. s.mu is held.
-func (s *Space) crowded(records, bytes int) bool {
+// besides what each may need, and, it may be, data. An empty group has room for
+// each. s.mu is held.
+func (s *Space) crowded(records, bytes int, data bool) bool {
 	l := s.st.Limits()
 	full := s.open.records+records+opRecords+groupRecords > l.BatchRecords ||
 		s.open.bytes+bytes+opBytes+groupBytes > l.BatchBytes
-	return full && !s.open.empty() || s.dirty > s.o.DirtyBytes
+	return full && !s.open.empty() || data && s.dirty > s.o.DirtyBytes
 }
 
 // countRefs adds what the references that tx dropped and shared cost to the
@@ -187,7 +190,7 @@ func (s *Space) started() {
 		s.open.since = time.Now()
 		s.wakeFlusher()
 	}
-	if s.crowded(0, 0) && !s.open.urgent {
+	if s.crowded(0, 0, true) && !s.open.urgent {
 		s.open.urgent = true
 		s.wakeFlusher()
 	}
@@ -252,7 +255,7 @@ func (m *Meta) Delete(key []byte) {
 // store is full. w changes no more than records records of bytes bytes. It may
 // ask the Builder for the facts of fork.
 func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, w Work) error {
-	if err := s.join(ctx, records, bytes); err != nil {
+	if err := s.join(ctx, records, bytes, false); err != nil {
 		return err
 	}
 	g := s.open
@@ -290,7 +293,7 @@ func (s *Space) Meta(ctx context.Context, durable bool, fn func(m *Meta) error) 
 // LargeMeta is Meta for a fn that changes up to records records of bytes bytes,
 // more than a few hundred.
 func (s *Space) LargeMeta(ctx context.Context, durable bool, records, bytes int, fn func(m *Meta) error) error {
-	if err := s.join(ctx, records, bytes); err != nil {
+	if err := s.join(ctx, records, bytes, false); err != nil {
 		return err
 	}
 	m := &Meta{s: s}

@@ -83,7 +83,7 @@ func (s *Space) runUpdate(ctx context.Context, fn func(tx *Tx) error) error {
 	tx := &Tx{s: s, ctx: ctx, update: true}
 	defer tx.end()
 	for {
-		if err := s.join(ctx, 0, 0); err != nil {
+		if err := s.join(ctx, 0, 0, true); err != nil {
 			return err
 		}
 		tx.reset()
