@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"maps"
 	"math/bits"
+	"slices"
 
 	"dcfs/dcdb/store"
 )
@@ -34,6 +36,9 @@ func CheckHead(ctx context.Context, st store.Store, h *Head, report func(problem
 		c.node(h.tree.root, h.tree.depth, 0, h.Changed)
 		c.page(0, "", "", 0)
 	}
+	if c.blind {
+		return ctx.Err() // who knows what lies below
+	}
 	for num := range c.pages.all() {
 		c.problem("(2) page %d is in the mapping table and not reached from page 0", num)
 	}
@@ -52,6 +57,7 @@ type treeCheck struct {
 	pages  pageSet // in the table and not reached yet
 	nodes  map[store.ID]*tnode
 	alloc  uint64
+	blind  bool // something can't be read
 }
 
 // pageSet is a set of page numbers: 64 of them in a word, by number.
@@ -70,8 +76,8 @@ func (s pageSet) remove(num uint64) bool {
 
 func (s pageSet) all() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
-		for at, word := range s {
-			for ; word != 0; word &= word - 1 {
+		for _, at := range slices.Sorted(maps.Keys(s)) {
+			for word := s[at]; word != 0; word &= word - 1 {
 				if !yield(at*64 + uint64(bits.TrailingZeros64(word))) {
 					return
 				}
@@ -153,6 +159,7 @@ func (c *treeCheck) read(w want) any {
 	s := Space{st: c.st}
 	body, err := s.readBody(c.ctx, w)
 	if err != nil {
+		c.blind = true
 		if c.ctx.Err() == nil {
 			c.problem("%v", err)
 		}

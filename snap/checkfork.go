@@ -9,6 +9,7 @@ import (
 
 	"dcfs/dcdb"
 	"dcfs/dcdb/store"
+	"dcfs/spill"
 )
 
 // forkWalk is the check of one fork's heads and dead list.
@@ -26,17 +27,8 @@ type forkWalk struct {
 	newest uint64   // the newest kept counter
 	cuts   []uint64 // where the fork is still to be cut, ascending
 
-	heads     map[stateKey]uint64 // deaths of saved heads, by the list
-	inherited map[uint64]uint64   // inherited heads on the list: since
-	listed    map[dcdb.Dropped][]listedRef
-}
-
-type stateKey struct{ ino, counter uint64 }
-
-// listedRef is an entry of a reference.
-type listedRef struct {
-	death uint64
-	shown bool // by a state
+	deaths *spill.Sorter // of heads that are on the dead list
+	dying  *deaths       // ... in the order of the heads
 }
 
 // state is a head of an inode, the live one or a saved one.
@@ -46,13 +38,16 @@ type state struct {
 	newest  bool   // up to no limit
 	upTo    uint64 // the newest one up to all cuts from its own counter to this; 0: to none
 	counter uint64
+	listed  bool // on the dead list
+	death   uint64
 }
 
 func (c *checker) walkFork(f *checkedFork) error {
 	w := &forkWalk{
 		c: c, f: f, kept: []uint64{f.origin}, newest: f.origin,
-		heads: map[stateKey]uint64{}, inherited: map[uint64]uint64{}, listed: map[dcdb.Dropped][]listedRef{},
+		deaths: spill.New(deathBytes, c.o.Spill.Share(4)),
 	}
+	defer w.deaths.Close()
 	for _, sn := range f.snaps {
 		w.kept = append(w.kept, sn.counter)
 		w.newest = max(w.newest, sn.counter)
@@ -63,12 +58,34 @@ func (c *checker) walkFork(f *checkedFork) error {
 		}
 	}
 	slices.Sort(w.cuts)
-	for _, step := range [...]func() error{w.deadList, w.bulks, w.inodes, w.index, w.leftOver, w.views} {
+	for _, step := range [...]func() error{w.deadList, w.bulks, w.inodes, w.index, w.views} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return c.enough()
+}
+
+// All that the walk reads of its fork's records it reads by cursor, scan and get.
+// Keys begin with the kind and the fork, which tell nothing new.
+
+func (w *forkWalk) cursor(kind byte) *cursor { return w.c.cursor(key(kind, w.f.id)) }
+
+func (w *forkWalk) scan(kind byte, fn func(k, val []byte) error) error {
+	return w.c.scan(key(kind, w.f.id), fn)
+}
+
+// get returns the value of a record, nil if there is none or it can't be read.
+func (w *forkWalk) get(kind byte, nums ...uint64) ([]byte, error) {
+	val, err := w.c.st.Get(w.c.ctx, append(key(kind, w.f.id), key(kind, nums...)[1:]...))
+	if errors.Is(err, store.ErrCorrupt) {
+		w.c.report.Whole = false // a scan tells
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return val[0], nil
 }
 
 // cut returns where what is used since a counter is still to be cut.
@@ -99,63 +116,117 @@ func (w *forkWalk) needed(since, death uint64) bool {
 	return false
 }
 
-// deadList verifies the entries by themselves, and the sums.
+// deadList verifies the entries by themselves, and the sums. Both kinds of records
+// are in the order of their spans.
 func (w *forkWalk) deadList() error {
-	c, f := w.c, w.f
-	sums := map[span]sum{}
-	err := c.scan(key(keyDead, f.id), func(k, val []byte) error {
-		if len(k) != 1+8*4+4 {
-			c.problem(0, "record %x has a bad key", k)
-			return nil
-		}
-		s := span{f.id, binary.BigEndian.Uint64(k[9:]), binary.BigEndian.Uint64(k[17:])}
-		es, err := decodeEntries(val)
+	dead, sums := w.cursor(keyDead), w.cursor(keySum)
+	for {
+		s, more, err := w.span(dead, 1+8*4+4)
 		if err != nil {
 			return err
+		}
+		t, moreSums, err := w.span(sums, 1+8*3)
+		if err != nil {
+			return err
+		}
+		if !more && !moreSums {
+			return w.c.enough()
+		}
+		if !more || moreSums && (t.death < s.death || t.death == s.death && t.since < s.since) {
+			s = t
+		}
+		n, err := w.entries(dead, s)
+		if err != nil {
+			return err
+		}
+		if err := w.sum(sums, s, n); err != nil {
+			return err
+		}
+		if err := w.c.enough(); err != nil {
+			return err
+		}
+	}
+}
+
+// span returns the span of the record that u shows, false at the end.
+func (w *forkWalk) span(u *cursor, keyBytes int) (span, bool, error) {
+	for {
+		r, err := u.peek()
+		if r == nil || err != nil {
+			return span{}, false, err
+		}
+		if len(r.Key) == keyBytes {
+			return span{w.f.id, binary.BigEndian.Uint64(r.Key[9:]), binary.BigEndian.Uint64(r.Key[17:])}, true, nil
+		}
+		w.c.problem(0, "record %x has a bad key", r.Key)
+		u.next()
+	}
+}
+
+// entries goes through the entries of a span.
+func (w *forkWalk) entries(u *cursor, s span) (sum, error) {
+	c, f := w.c, w.f
+	var n sum
+	for {
+		at, more, err := w.span(u, 1+8*4+4)
+		if err != nil {
+			return n, err
+		}
+		if !more || at != s {
+			break
+		}
+		r, _ := u.peek()
+		u.next()
+		es, err := decodeEntries(r.Value)
+		if err != nil {
+			c.problem(0, "record %x: %v", r.Key, err)
+			continue
 		}
 		for i := range es {
 			if err := w.entry(s, &es[i]); err != nil {
-				return err
+				return n, err
 			}
-			sums[s] = sum{sums[s].count + 1, sums[s].bytes + es[i].size}
+			n = sum{n.count + 1, n.bytes + es[i].size}
 		}
-		return nil
-	})
+	}
+	if n.count == 0 {
+		return n, nil
+	}
+	who := fmt.Sprintf("dead list of fork %d, [%d, %d)", s.fork, s.since, s.death)
+	if s.since >= s.death || s.death > f.counter {
+		c.problem(1, "%s is no span of a fork whose counter is %d", who, f.counter)
+	}
+	if !w.needed(s.since, s.death) {
+		c.problem(1, "%s is needed by no kept counter", who)
+	}
+	if !f.live && len(w.cuts) == 0 && s.death > w.newest {
+		c.problem(3, "%s: the fork has no live state, and ended at %d", who, w.newest)
+	}
+	return n, nil
+}
+
+// sum verifies what the sums say of a span of which the dead list has n.
+func (w *forkWalk) sum(u *cursor, s span, n sum) error {
+	at, more, err := w.span(u, 1+8*3)
 	if err != nil {
 		return err
 	}
-	for s := range sums {
-		who := fmt.Sprintf("dead list of fork %d, [%d, %d)", s.fork, s.since, s.death)
-		if s.since >= s.death || s.death > f.counter {
-			c.problem(1, "%s is no span of a fork whose counter is %d", who, f.counter)
+	x := fix{kind: fixSum, key: [3]uint64{s.fork, s.death, s.since}, n: [2]uint64{n.count, n.bytes}, whole: true}
+	if !more || at != s {
+		if n.count > 0 {
+			w.c.mend(x, 7, "fork %d, [%d, %d): %d entries without a sum", s.fork, s.since, s.death, n.count)
 		}
-		if !w.needed(s.since, s.death) {
-			c.problem(1, "%s is needed by no kept counter", who)
-		}
-		if !f.live && len(w.cuts) == 0 && s.death > w.newest {
-			c.problem(3, "%s: the fork has no live state, and ended at %d", who, w.newest)
-		}
-	}
-	err = c.scan(key(keySum, f.id), func(k, val []byte) error {
-		n, err := keyNums(k, 3)
-		if err != nil {
-			return err
-		}
-		said, err := decodeSum(val)
-		if err != nil {
-			return err
-		}
-		s := span{n[0], n[1], n[2]}
-		if said != sums[s] {
-			c.problem(7, "fork %d, [%d, %d): the sum says %d entries of %d bytes, the dead list has %d of %d", s.fork, s.since, s.death, said.count, said.bytes, sums[s].count, sums[s].bytes)
-		}
-		delete(sums, s)
 		return nil
-	})
-	for s, n := range sums {
-		c.problem(7, "fork %d, [%d, %d): %d entries without a sum", s.fork, s.since, s.death, n.count)
 	}
-	return err
+	r, _ := u.peek()
+	u.next()
+	said, err := decodeSum(r.Value)
+	if err != nil {
+		w.c.problem(0, "record %x: %v", r.Key, err)
+	} else if said != n {
+		w.c.mend(x, 7, "fork %d, [%d, %d): the sum says %d entries of %d bytes, the dead list has %d of %d", s.fork, s.since, s.death, said.count, said.bytes, n.count, n.bytes)
+	}
+	return nil
 }
 
 // entry notes what an entry says. It sets the size of a saved head's.
@@ -163,47 +234,36 @@ func (w *forkWalk) entry(s span, e *entry) error {
 	c, f := w.c, w.f
 	switch e.kind {
 	case entryRef:
-		ref := dcdb.Dropped{ID: e.id, Since: s.since}
-		w.listed[ref] = append(w.listed[ref], listedRef{death: s.death})
-		o := c.object(e.id)
+		a := account{id: e.id, fork: f.id, since: s.since, what: objectListed, counter: s.death}
 		if s.since <= f.origin {
-			o.inherited = true
-		} else if s.death <= w.cut(s.since) {
-			o.refs++
+			a.flags |= flagInherited
+		} else {
+			if s.death <= w.cut(s.since) {
+				a.flags |= flagCounts
+			}
+			if len(f.tasks) == 0 { // else heads may have gone before what they show
+				a.flags |= flagMustShow
+			}
 		}
+		c.account(a)
+		return c.failed
 	case entryHead:
-		w.listedHead(s, e)
-		val, err := c.st.Get(c.ctx, key(keySaved, f.id, e.ino, ^s.since))
+		val, err := w.get(keySaved, e.ino, ^s.since)
 		if err != nil {
 			return err
 		}
-		e.size = uint64(len(val[0]))
-	case entryInherited:
-		if s.since > f.origin {
-			w.listedHead(s, e) // since the fork was merged with its parent
-			return nil
-		}
-		if _, twice := w.inherited[e.ino]; twice {
-			c.problem(1, "inode %d of fork %d is on the dead list as inherited twice", e.ino, f.id)
-		}
-		w.inherited[e.ino] = s.since
+		e.size = uint64(len(val))
 	}
-	return nil
-}
-
-// listedHead notes that a saved head is on the dead list.
-func (w *forkWalk) listedHead(s span, e *entry) {
-	k := stateKey{e.ino, s.since}
-	if _, twice := w.heads[k]; twice {
-		w.c.problem(1, "inode %d of fork %d at %d is on the dead list twice", e.ino, w.f.id, s.since)
-	}
-	w.heads[k] = s.death
+	// What was inherited is the fork's own, and saved, since it was merged with
+	// its parent.
+	d := death{ino: e.ino, inherited: e.kind == entryInherited && s.since <= f.origin, since: s.since, death: s.death}
+	return w.deaths.Add(d.append(nil))
 }
 
 // bulks counts the references of trees that were dropped as a whole.
 func (w *forkWalk) bulks() error {
 	c, f := w.c, w.f
-	return c.scan(key(keyBulk, f.id), func(k, val []byte) error {
+	return w.scan(keyBulk, func(k, val []byte) error {
 		if len(k) != 1+8+8+4 {
 			c.problem(0, "record %x has a bad key", k)
 			return nil
@@ -220,13 +280,17 @@ func (w *forkWalk) bulks() error {
 			c.problem(0, "dropped tree %x of a head of %d, dead at %d, makes no sense", k, h.Changed, bk.death)
 		}
 		_, _, err = dcdb.Expand(c.ctx, c.st, h, bk.records, bk.cut, bk.next, math.MaxInt, func(d dcdb.Dropped) {
-			o := c.object(d.ID)
+			a := account{id: d.ID, fork: f.id, since: d.Since, what: objectBulk}
 			if d.Since <= f.origin {
-				o.inherited = true
+				a.flags |= flagInherited
 			} else if bk.cut != 0 || bk.death <= w.cut(d.Since) {
-				o.refs++
+				a.flags |= flagCounts
 			}
+			c.account(a)
 		})
+		if c.failed != nil {
+			return c.failed
+		}
 		if err != nil && c.ctx.Err() == nil {
 			c.problem(2, "dropped tree %x: %v", k, err)
 			err = nil
@@ -289,27 +353,27 @@ func (u *cursor) ino() (uint64, error) {
 
 // inodes verifies all states of each inode.
 func (w *forkWalk) inodes() error {
-	heads, saved := w.c.cursor(key(keyHead, w.f.id)), w.c.cursor(key(keySaved, w.f.id))
+	rows, err := w.deaths.Sort()
+	if err != nil {
+		return err
+	}
+	if w.dying, err = newDeaths(rows); err != nil {
+		return err
+	}
+	heads, saved := w.cursor(keyHead), w.cursor(keySaved)
 	for {
-		a, err := heads.ino()
-		if err != nil {
-			return err
+		ino := w.dying.head.ino
+		for _, u := range [...]*cursor{heads, saved} {
+			n, err := u.ino()
+			if err != nil {
+				return err
+			}
+			ino = min(ino, n)
 		}
-		b, err := saved.ino()
-		if err != nil {
-			return err
-		}
-		ino := min(a, b)
 		if ino == math.MaxUint64 {
 			return nil
 		}
-		var states []state
-		for _, u := range [...]*cursor{heads, saved} {
-			if states, err = w.collect(states, u, ino); err != nil {
-				return err
-			}
-		}
-		if err := w.inode(ino, states); err != nil {
+		if err := w.inode(ino, heads, saved); err != nil {
 			return err
 		}
 		if err := w.c.enough(); err != nil {
@@ -318,44 +382,83 @@ func (w *forkWalk) inodes() error {
 	}
 }
 
-// collect adds u's states of an inode.
-func (w *forkWalk) collect(states []state, u *cursor, ino uint64) ([]state, error) {
-	c := w.c
-	for {
-		at, err := u.ino()
-		if err != nil || at != ino {
-			return states, err
-		}
-		r, err := u.peek()
-		if err != nil {
-			return states, err
-		}
-		u.next()
-		c.step()
-		saved := r.Key[0] == keySaved
-		if want := map[bool]int{false: 17, true: 25}[saved]; len(r.Key) != want {
-			c.problem(0, "record %x has a bad key", r.Key)
-			continue
-		}
-		if saved {
-			c.report.Saved++
-		} else {
-			c.report.Heads++
-		}
-		h, err := dcdb.DecodeHead(r.Value)
-		if err != nil {
-			c.problem(0, "head %x: %v", r.Key, err)
-			if changed, _, infoErr := dcdb.HeadInfo(r.Value); infoErr == nil {
-				delete(w.heads, stateKey{ino, changed})
+// nextState returns the next state of an inode, the newest first, nil after the
+// last.
+func (w *forkWalk) nextState(ino uint64, heads, saved *cursor) (*state, error) {
+	for _, u := range [...]*cursor{heads, saved} {
+		for {
+			at, err := u.ino()
+			if err != nil {
+				return nil, err
 			}
-			continue
+			if at != ino {
+				break
+			}
+			r, err := u.peek()
+			if err != nil {
+				return nil, err
+			}
+			u.next()
+			w.c.step()
+			s, err := w.decode(ino, r, u == saved)
+			if s != nil || err != nil {
+				return s, err
+			}
 		}
-		s := state{head: h, saved: saved, counter: h.Changed}
-		if n := len(r.Key); saved && ^binary.BigEndian.Uint64(r.Key[n-8:]) != h.Changed {
-			c.problem(0, "%s is saved as one of %d", w.who(ino, &s), ^binary.BigEndian.Uint64(r.Key[n-8:]))
-		}
-		states = append(states, s)
 	}
+	return nil, nil
+}
+
+// decode makes a state of its record, nil if that makes no sense.
+func (w *forkWalk) decode(ino uint64, r *store.Record, saved bool) (*state, error) {
+	c := w.c
+	if want := map[bool]int{false: 17, true: 25}[saved]; len(r.Key) != want {
+		c.problem(0, "record %x has a bad key", r.Key)
+		return nil, nil
+	}
+	s := &state{saved: saved}
+	if saved {
+		c.report.Saved++
+		counter := ^binary.BigEndian.Uint64(r.Key[17:])
+		if err := w.savedAt(ino, counter, s); err != nil {
+			return nil, err
+		}
+	} else {
+		c.report.Heads++
+	}
+	var err error
+	if s.head, err = dcdb.DecodeHead(r.Value); err != nil {
+		c.problem(0, "head %x: %v", r.Key, err)
+		return nil, nil
+	}
+	s.counter = s.head.Changed
+	if saved && ^binary.BigEndian.Uint64(r.Key[17:]) != s.counter {
+		c.problem(0, "%s is saved as one of %d", w.who(ino, s), ^binary.BigEndian.Uint64(r.Key[17:]))
+	}
+	return s, nil
+}
+
+// savedAt finds the entry of a saved head on the dead list. What comes before it
+// there is not saved.
+func (w *forkWalk) savedAt(ino, counter uint64, s *state) error {
+	for d := w.dying.head; d.ino == ino && d.since >= counter; d = w.dying.head {
+		switch {
+		case d.since > counter:
+			w.notSaved(&d)
+		case s.listed:
+			w.c.problem(1, "inode %d of fork %d at %d is on the dead list twice", ino, w.f.id, counter)
+		default:
+			s.listed, s.death = true, d.death
+		}
+		if err := w.dying.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *forkWalk) notSaved(d *death) {
+	w.c.problem(1, "inode %d of fork %d at %d is on the dead list and not saved", d.ino, w.f.id, d.since)
 }
 
 func (w *forkWalk) who(ino uint64, s *state) string {
@@ -363,32 +466,72 @@ func (w *forkWalk) who(ino uint64, s *state) string {
 }
 
 // inode verifies the states of an inode, the newest first.
-func (w *forkWalk) inode(ino uint64, states []state) error {
-	if len(states) == 0 {
-		return nil
+func (w *forkWalk) inode(ino uint64, heads, saved *cursor) error {
+	inherited, err := w.dying.inherited(ino)
+	if err != nil {
+		return err
+	}
+	if len(inherited) > 1 {
+		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited twice", ino, w.f.id)
+	}
+	s, err := w.nextState(ino, heads, saved)
+	if err != nil {
+		return err
 	}
 	limit := uint64(math.MaxUint64) // the counter of the state before
-	for i := range states {
-		s := &states[i]
-		s.newest = i == 0
-		for _, p := range w.cuts {
-			if s.counter <= p && p < limit {
-				s.upTo = p
-			}
+	if s != nil {
+		w.place(s, limit)
+		s.newest = true
+		if err := w.inheritance(ino, inherited); err != nil {
+			return err
+		}
+	} else if len(inherited) > 0 {
+		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited, and has no state of its own", ino, w.f.id)
+	}
+	for s != nil {
+		older, err := w.nextState(ino, heads, saved)
+		if err != nil {
+			return err
+		}
+		if older != nil {
+			w.place(older, s.counter)
 		}
 		if s.counter >= limit {
 			w.c.problem(0, "%s is not older than the one after it, of %d", w.who(ino, s), limit)
 		}
-		if err := w.state(ino, s, limit, len(states)); err != nil {
+		if err := w.state(ino, s, limit, older); err != nil {
 			return err
 		}
-		limit = s.counter
+		limit, s = s.counter, older
 	}
-	return w.inheritance(ino)
+	for d := w.dying.head; d.ino == ino; d = w.dying.head {
+		w.notSaved(&d)
+		if err := w.dying.next(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// state verifies one state of an inode; the one after it is of counter limit.
-func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
+// place finds up to which cut a state is the newest; the one after it is of
+// counter limit.
+func (w *forkWalk) place(s *state, limit uint64) {
+	for _, p := range w.cuts {
+		if s.counter <= p && p < limit {
+			s.upTo = p
+		}
+	}
+}
+
+// whole reports whether all that a state refers to must be there. If not, it
+// waits to be erased.
+func (w *forkWalk) whole(s *state, limit uint64) bool {
+	return s.newest || s.upTo != 0 || w.keeps(s.counter, limit)
+}
+
+// state verifies one state of an inode; the one after it is of counter limit. The
+// one before it is older, nil if there is none.
+func (w *forkWalk) state(ino uint64, s *state, limit uint64, older *state) error {
 	c, f, who := w.c, w.f, w.who(ino, s)
 	own := f.parentID == 0 || ino >= f.first
 	if s.counter <= f.origin || s.counter > f.counter {
@@ -400,7 +543,7 @@ func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
 	if own != (s.head.Born > f.origin) {
 		c.problem(0, "%s was born at %d, the fork at %d, and its own inodes begin at %d", who, s.head.Born, f.origin, f.first)
 	}
-	if s.head.Deleted && (s.saved || own && states == 1) {
+	if s.head.Deleted && (s.saved || own && s.newest && older == nil) {
 		c.problem(5, "%s is deleted, and saved, or there is no other state of an inode that was not inherited", who)
 	}
 	if !f.live && len(w.cuts) == 0 && s.counter > w.newest {
@@ -409,53 +552,53 @@ func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
 	if s.saved {
 		w.savedHead(ino, s, limit)
 	}
-	idx, err := c.st.Get(c.ctx, key(keyIndex, f.id, s.counter, ino))
+	idx, err := w.get(keyIndex, s.counter, ino)
 	if err != nil {
 		return err
 	}
-	if idx[0] == nil {
-		c.problem(6, "%s has no index record", who)
+	if idx == nil {
+		c.mend(fix{kind: fixIndex, key: [3]uint64{f.id, s.counter, ino}}, 6, "%s has no index record", who)
 	}
-	if !s.newest && s.upTo == 0 && !w.keeps(s.counter, limit) {
-		return nil // it waits to be erased, what it refers to may be gone
+	if !w.whole(s, limit) {
+		return nil
+	}
+	// What was in use at the counter of the older state is in that one, too.
+	known := uint64(0)
+	if older != nil && !older.head.Deleted && older.counter < s.counter && w.whole(older, s.counter) {
+		known = older.counter
 	}
 	report := func(p string) { c.note(fmt.Sprintf("%s: %s", who, p)) }
-	return dcdb.CheckHead(c.ctx, c.st, s.head, report, func(r dcdb.Ref) { w.reference(who, s, r) })
+	err = dcdb.CheckHead(c.ctx, c.st, s.head, report, func(r dcdb.Ref) { w.reference(s, r, known) })
+	if err == nil {
+		err = c.failed
+	}
+	return err
 }
 
 // savedHead verifies that a saved head is on the dead list, or has not died since
 // its fork ended before.
 func (w *forkWalk) savedHead(ino uint64, s *state, limit uint64) {
-	k := stateKey{ino, s.counter}
-	death, ok := w.heads[k]
-	delete(w.heads, k)
 	lasts := s.upTo != 0 || !w.f.live && s.newest
-	if !ok && !lasts {
+	if !s.listed && !lasts {
 		w.c.problem(1, "%s is saved and not on the dead list", w.who(ino, s))
 	}
-	if ok && death > limit {
-		w.c.problem(1, "%s: dead at %d by the list, but the next state is of %d", w.who(ino, s), death, limit)
+	if s.listed && s.death > limit {
+		w.c.problem(1, "%s: dead at %d by the list, but the next state is of %d", w.who(ino, s), s.death, limit)
 	}
 }
 
-// reference counts a reference that a state shows.
-func (w *forkWalk) reference(who string, s *state, r dcdb.Ref) {
-	o := w.c.object(r.ID)
-	if o.kind != 0 && o.kind != r.Kind {
-		w.c.problem(2, "%s refers to object %v as kind %d, others as %d", who, r.ID, r.Kind, o.kind)
-	}
-	o.kind = r.Kind
+// reference notes a reference that a state shows. One that counts for nothing
+// and was in use at the counter known is told of by an older state.
+func (w *forkWalk) reference(s *state, r dcdb.Ref, known uint64) {
+	a := account{id: r.ID, fork: w.f.id, since: r.Since, what: objectShown, counter: s.counter, flags: byte(r.Kind)}
 	switch p := w.cut(r.Since); {
 	case r.Since <= w.f.origin:
-		o.inherited = true
+		a.flags |= flagInherited
 	case p == math.MaxUint64 && s.newest, p != math.MaxUint64 && w.newestUpTo(s, p):
-		o.refs++
+		a.flags |= flagCounts
 	}
-	entries := w.listed[dcdb.Dropped{ID: r.ID, Since: r.Since}]
-	for i := range entries {
-		if s.counter < entries[i].death {
-			entries[i].shown = true
-		}
+	if a.flags&flagCounts != 0 || r.Since > known {
+		w.c.account(a)
 	}
 }
 
@@ -464,10 +607,8 @@ func (w *forkWalk) newestUpTo(s *state, cut uint64) bool { return s.counter <= c
 
 // inheritance verifies that the head which an inode's first own state took the
 // place of is on the dead list.
-func (w *forkWalk) inheritance(ino uint64) error {
-	f := w.f
-	since, ok := w.inherited[ino]
-	delete(w.inherited, ino)
+func (w *forkWalk) inheritance(ino uint64, since []uint64) error {
+	f, ok := w.f, len(since) > 0
 	if f.parent == nil || ino >= f.first {
 		if ok {
 			w.c.problem(1, "inode %d of fork %d is on the dead list as inherited, which it is not", ino, f.id)
@@ -479,8 +620,8 @@ func (w *forkWalk) inheritance(ino uint64) error {
 		return err
 	}
 	switch {
-	case ok && (h == nil || h.deleted || h.changed != since):
-		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited since %d, but that is not what it inherited", ino, f.id, since)
+	case ok && (h == nil || h.deleted || h.changed != since[0]):
+		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited since %d, but that is not what it inherited", ino, f.id, since[0])
 	case !ok && f.live && h != nil && !h.deleted:
 		w.c.problem(1, "inode %d of fork %d: the head it had inherited, of %d, is not on the dead list", ino, f.id, h.changed)
 	}
@@ -515,49 +656,25 @@ func (w *forkWalk) resolve(f *fork, n, ino uint64) (*resolved, error) {
 
 // index verifies that each index record has its head.
 func (w *forkWalk) index() error {
-	c, f := w.c, w.f
-	return c.scan(key(keyIndex, f.id), func(k, val []byte) error {
+	return w.scan(keyIndex, func(k, val []byte) error {
 		n, err := keyNums(k, 3)
 		if err != nil {
 			return err
 		}
-		vals, err := c.st.Get(c.ctx, key(keyHead, f.id, n[2]), key(keySaved, f.id, n[2], ^n[1]))
-		if err != nil {
+		counter, ino := n[1], n[2]
+		if rec, err := w.get(keyHead, ino); err != nil {
 			return err
-		}
-		if vals[1] != nil {
-			return nil
-		}
-		if vals[0] != nil {
-			if changed, _, err := dcdb.HeadInfo(vals[0]); err == nil && changed == n[1] {
+		} else if rec != nil {
+			if changed, _, err := dcdb.HeadInfo(rec); err == nil && changed == counter {
 				return nil
 			}
 		}
-		c.problem(6, "inode %d of fork %d at %d: an index record without its head", n[2], f.id, n[1])
+		if rec, err := w.get(keySaved, ino, ^counter); err != nil || rec != nil {
+			return err
+		}
+		w.c.mend(fix{kind: fixNoIndex, key: [3]uint64{n[0], counter, ino}, whole: true}, 6, "inode %d of fork %d at %d: an index record without its head", ino, w.f.id, counter)
 		return nil
 	})
-}
-
-// leftOver tells the entries of the dead list that nothing was found for.
-func (w *forkWalk) leftOver() error {
-	c, f := w.c, w.f
-	for k := range w.heads {
-		c.problem(1, "inode %d of fork %d at %d is on the dead list and not saved", k.ino, f.id, k.counter)
-	}
-	for ino := range w.inherited {
-		c.problem(1, "inode %d of fork %d is on the dead list as inherited, and has no state of its own", ino, f.id)
-	}
-	if len(f.tasks) > 0 {
-		return nil // heads may have gone before what they show
-	}
-	for ref, entries := range w.listed {
-		for _, e := range entries {
-			if !e.shown && ref.Since > f.origin {
-				c.problem(1, "fork %d, [%d, %d): object %v is on the dead list, and no state shows it", f.id, ref.Since, e.death, ref.ID)
-			}
-		}
-	}
-	return nil
 }
 
 // views verifies that each view has a root.
