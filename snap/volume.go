@@ -375,17 +375,22 @@ type line struct {
 	moving  bool // its heads are moving to the line before
 }
 
-func (r *rules) load(ctx context.Context, k dcdb.Key) ([]byte, error) {
-	var lines []line
-	r.space.Locked(func() {
+// lines returns where the inodes of a view are looked for, in this order.
+func (v *Volume) lines(k dcdb.Key) (lines []line) {
+	v.space.Locked(func() {
 		n := k.At
-		for f := r.forks[k.Fork]; f != nil; n, f = min(n, f.origin), f.parent {
+		for f := v.forks[k.Fork]; f != nil; n, f = min(n, f.origin), f.parent {
 			lines = append(lines, line{fork: f.id, n: n})
 			if f.absorbed != nil {
 				lines = append(lines, line{f.absorbed.id, n, true})
 			}
 		}
 	})
+	return lines
+}
+
+func (r *rules) load(ctx context.Context, k dcdb.Key) ([]byte, error) {
+	lines := (*Volume)(r).lines(k)
 	for i, l := range lines {
 		rec, err := resolve(ctx, r.st, l.fork, l.n, k.Ino)
 		if err == nil && rec == nil && l.moving {

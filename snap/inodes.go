@@ -1,0 +1,110 @@
+package snap
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"dcfs/dcdb"
+)
+
+// inodesPerScan is how many heads Inodes reads at a time.
+const inodesPerScan = 500
+
+// Inodes returns the numbers of some inodes, in order, from number from on: all
+// that the view shows up to the last one, and maybe some that it does not show.
+// The call that goes on is at the number after that; none is returned at the end.
+// It sees what is committed.
+func (v *Volume) Inodes(ctx context.Context, w *View, from uint64) ([]uint64, error) {
+	var inos []uint64
+	last := uint64(math.MaxUint64) // that all scans have reached
+	add := func(kind byte, fork uint64) error {
+		recs, err := v.st.Scan(ctx, key(kind, fork, from), after(key(kind, fork)), inodesPerScan)
+		if err != nil {
+			return fmt.Errorf("inodes of fork %d: %w", fork, err)
+		}
+		for _, r := range recs {
+			if len(r.Key) < 17 {
+				return fmt.Errorf("%w: key %x", dcdb.ErrCorrupt, r.Key)
+			}
+			inos = append(inos, binary.BigEndian.Uint64(r.Key[9:]))
+		}
+		if len(recs) == inodesPerScan {
+			last = min(last, inos[len(inos)-1])
+		}
+		return nil
+	}
+	// Heads move from a line to one before it: whoever looks there later misses
+	// none.
+	for _, l := range slices.Backward(v.lines(w.Key(0))) {
+		if err := add(keyHead, l.fork); err != nil {
+			return nil, err
+		}
+		if l.n == dcdb.Live {
+			continue // a saved head is not the newest
+		}
+		if err := add(keySaved, l.fork); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(inos)
+	inos = slices.Compact(inos)
+	n, found := slices.BinarySearch(inos, last)
+	if found {
+		n++
+	}
+	return inos[:n], nil
+}
+
+// Changed calls fn for the numbers of all inodes that may differ between two
+// views, in no order and some of them more than once: those with a state that
+// only one of the two may show. It sees what is committed.
+func (v *Volume) Changed(ctx context.Context, a, b *View, fn func(ino uint64) error) error {
+	from, to := map[uint64]uint64{}, map[uint64]uint64{} // by fork: what only one can show
+	for _, l := range v.lines(a.Key(0)) {
+		to[l.fork] = l.n
+	}
+	for _, l := range v.lines(b.Key(0)) {
+		n := to[l.fork]
+		from[l.fork], to[l.fork] = min(n, l.n), max(n, l.n)
+	}
+	for fork, n := range to {
+		if from[fork] == n {
+			continue
+		}
+		if err := v.indexed(ctx, fork, from[fork], n, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// indexed calls fn for the inodes of a fork with a state of a counter above from
+// and up to n.
+func (v *Volume) indexed(ctx context.Context, fork, from, n uint64, fn func(ino uint64) error) error {
+	at, to := key(keyIndex, fork, from+1), after(key(keyIndex, fork))
+	if n != dcdb.Live {
+		to = key(keyIndex, fork, n+1)
+	}
+	for {
+		recs, err := v.st.Scan(ctx, at, to, 1000)
+		if err != nil {
+			return fmt.Errorf("index of fork %d: %w", fork, err)
+		}
+		for _, r := range recs {
+			k, err := keyNums(r.Key, 3)
+			if err != nil {
+				return err
+			}
+			if err := fn(k[2]); err != nil {
+				return err
+			}
+		}
+		if len(recs) < 1000 {
+			return nil
+		}
+		at = append(slices.Clone(recs[len(recs)-1].Key), 0)
+	}
+}
