@@ -637,7 +637,7 @@ type resolved struct {
 func (w *forkWalk) resolve(f *fork, n, ino uint64) (*resolved, error) {
 	for ; f != nil; n, f = f.origin, f.parent {
 		rec, err := resolve(w.c.ctx, w.c.st, f.id, n, ino)
-		if errors.Is(err, store.ErrCorrupt) {
+		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, dcdb.ErrVersion) {
 			return nil, nil // told where it lies
 		}
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"dcfs/dcdb"
 	"dcfs/dcdb/store"
@@ -116,7 +115,8 @@ func (c *checker) mend(x fix, number int, format string, args ...any) {
 // there are, the counts of objects with the references to them, and objects that
 // nothing refers to are freed. mended is called for each of these when it is
 // durable. The volume must have been opened with Options.Still, so that nobody
-// else changes it; a crash in the middle leaves less to be mended.
+// else changes it; a crash in the middle leaves less to be mended. What is freed
+// may be erased only after the next Open.
 //
 // The rule: who frees, or takes a count down or a record away, must have seen all
 // references. So if the check found anything else that is wrong, be it a record
@@ -127,7 +127,7 @@ func (v *Volume) Repair(ctx context.Context, o CheckOptions, mended func(line st
 	if !v.still {
 		return CheckReport{}, errors.New("repair: the volume is in use")
 	}
-	if err := v.waitErased(ctx); err != nil {
+	if err := v.space.SyncAll(ctx); err != nil {
 		return CheckReport{}, fmt.Errorf("repair: %w", err)
 	}
 	c := newChecker(ctx, v.st, o)
@@ -142,8 +142,8 @@ func (v *Volume) Repair(ctx context.Context, o CheckOptions, mended func(line st
 	return c.report, nil
 }
 
-// fixesPerGroup is how many fixes are made at once.
-const fixesPerGroup = 500
+// fixesPerGroup is how many fixes are made at once; a test has fewer.
+var fixesPerGroup = 500
 
 func (v *Volume) makeFixes(ctx context.Context, c *checker, mended func(line string)) error {
 	rows, err := c.fixes.Sort()
@@ -165,7 +165,7 @@ func (v *Volume) makeFixes(ctx context.Context, c *checker, mended func(line str
 			}
 		}
 		if len(some) == 0 {
-			return v.waitErased(ctx)
+			return v.space.SyncAll(ctx)
 		}
 		err := v.space.Work(ctx, mainFork, 2*len(some), 100*len(some), func(ctx context.Context, b *dcdb.Builder) error {
 			for i := range some {
@@ -179,24 +179,6 @@ func (v *Volume) makeFixes(ctx context.Context, c *checker, mended func(line str
 		}
 		for i := range some {
 			mended(some[i].String())
-		}
-	}
-}
-
-// waitErased waits until nothing is left to commit, nor to erase of what was freed
-// since the volume was opened.
-func (v *Volume) waitErased(ctx context.Context) error {
-	for {
-		if err := v.space.SyncAll(ctx); err != nil {
-			return err
-		}
-		if v.space.Erasing() == 0 {
-			return v.space.SyncAll(ctx) // the eraser's last words
-		}
-		select {
-		case <-time.After(2 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }
