@@ -127,14 +127,22 @@ func decodeFinding(b []byte) finding {
 // all verifies a view by itself: first each inode that there is, then what was
 // found about it elsewhere.
 func (c *checker) all(ctx context.Context) error {
+	gap := 0 // numbers that were tried in vain
 	for from := uint64(0); ; {
 		inos, err := c.f.vol.Inodes(ctx, c.v, from)
-		if err != nil {
-			return err
+		if gap == 0 || !unreadable(err) {
+			if err := c.unlisted(err); err != nil {
+				return err
+			}
+		}
+		if err != nil && gap < maxGap {
+			gap, from = gap+1, from+1
+			continue
 		}
 		if len(inos) == 0 {
-			break
+			return c.names(ctx)
 		}
+		gap = 0
 		for _, ino := range inos {
 			if err := c.inode(ctx, ino); err != nil {
 				return op{"check", ino, ""}.wrap(err)
@@ -142,7 +150,20 @@ func (c *checker) all(ctx context.Context) error {
 		}
 		from = inos[len(inos)-1] + 1
 	}
-	return c.names(ctx)
+}
+
+// maxGap is how far above a head that can't be read the next one may be, to be
+// found: numbers are given out one after the other.
+const maxGap = 4096
+
+// unlisted notes that inodes can't be listed, if that is what err says.
+func (c *checker) unlisted(err error) error {
+	if !unreadable(err) {
+		return err
+	}
+	c.blind = true
+	c.o.Problem(fmt.Sprintf("%s: not all inodes can be checked: %v", c.v.Name(), err))
+	return nil
 }
 
 // unreadable reports whether an error says that something in the store can't be

@@ -1,6 +1,7 @@
 package inode
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -177,6 +178,60 @@ func fixtureOn(t *testing.T, st store.Store) *fixture {
 func crashPoint(mem *store.Memory, n int) uint64 {
 	groups := append([]uint64{0}, mem.Undurable()...)
 	return groups[n%len(groups)]
+}
+
+// TestCheckGoesOnPastDamage wants the problem that can be found although something
+// can't be read, and nothing mended by guess.
+func TestCheckGoesOnPastDamage(t *testing.T) {
+	mem := newMemory()
+	x := fixtureOn(t, mem)
+	x.prepareCheck()
+	for range 200 { // /d is a tree of pages
+		x.create("d/"+strings.Repeat("n", 100)+fmt.Sprint(len(x.list(x.d))), "")
+	}
+	x.harm(func(x *fixture, tx *dcdb.Tx) {
+		x.db(tx, x.f).Edit().Nlink = 1
+		x.unname(tx, "l", 0)
+	})
+	base, err := x.vol.CreateSnapshot(bg, x.view, "base")
+	x.must(err)
+	x.create("new", "")
+	x.must(x.vol.Close(bg))
+	for name, damage := range map[string]func(t *testing.T, mem *store.Memory) string{
+		"page": func(t *testing.T, mem *store.Memory) string {
+			ids, err := mem.List(bg, store.ID{}, 5)
+			if err != nil || !mem.CorruptObject(ids[4], 60) {
+				t.Fatal("no page to damage")
+			}
+			return "can't be read"
+		},
+		"head": func(t *testing.T, mem *store.Memory) string {
+			recs, err := mem.Scan(bg, []byte("h"), []byte("i"), 100)
+			if err != nil || !mem.CorruptRecord(recs[50].Key, 20) {
+				t.Fatal("no head to damage")
+			}
+			return "not all inodes can be checked"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := mem.Reopen()
+			want := damage(t, mem)
+			y := fixtureOn(t, mem)
+			defer y.vol.Close(bg)
+			for what, o := range map[string]CheckOptions{"check": {}, "mending": {Mended: func(l string) { t.Errorf("mended: %s", l) }}} {
+				found := strings.Join(y.problems(o), "\n")
+				if !strings.Contains(found, want) || !strings.Contains(found, "link count 1, but 2 names") {
+					t.Errorf("%s finds %q", what, found)
+				}
+				if strings.Contains(found, "missing") || strings.Contains(found, "no entry names it") {
+					t.Errorf("%s guesses %q", what, found)
+				}
+			}
+			s, err := y.vol.Snapshot(y.view, base.Name())
+			y.must(err)
+			y.must(y.fs.CheckView(bg, s, CheckOptions{Problem: func(string) {}, Base: y.view}))
+		})
+	}
 }
 
 // newCheckFixture makes a file system with an inode of each sort.

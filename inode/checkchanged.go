@@ -24,7 +24,7 @@ func (c *checker) changed(ctx context.Context) error {
 	err := c.f.vol.Changed(ctx, c.o.Base, c.v, func(ino uint64) error {
 		return inos.Add(binary.BigEndian.AppendUint64(c.row[:0], ino))
 	})
-	if err != nil {
+	if err := c.unlisted(err); err != nil {
 		return err
 	}
 	rows, err := inos.Sort()

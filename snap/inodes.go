@@ -3,6 +3,7 @@ package snap
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -10,18 +11,29 @@ import (
 	"dcfs/dcdb"
 )
 
-// inodesPerScan is how many heads Inodes reads at a time.
+// inodesPerScan is how many heads Inodes reads at a time, unless one of them
+// can't be read.
 const inodesPerScan = 500
 
 // Inodes returns the numbers of some inodes, in order, from number from on: all
 // that the view shows up to the last one, and maybe some that it does not show.
 // The call that goes on is at the number after that; none is returned at the end.
-// It sees what is committed.
-func (v *Volume) Inodes(ctx context.Context, w *View, from uint64) ([]uint64, error) {
+// It sees what is committed. Heads before one that can't be read are found, and
+// those after it by calls from numbers above its own.
+func (v *Volume) Inodes(ctx context.Context, w *View, from uint64) (inos []uint64, err error) {
+	for n := inodesPerScan; n > 0; n /= 4 {
+		if inos, err = v.inodes(ctx, w, from, n); !errors.Is(err, dcdb.ErrCorrupt) {
+			break
+		}
+	}
+	return inos, err
+}
+
+func (v *Volume) inodes(ctx context.Context, w *View, from uint64, limit int) ([]uint64, error) {
 	var inos []uint64
 	last := uint64(math.MaxUint64) // that all scans have reached
 	add := func(kind byte, fork uint64) error {
-		recs, err := v.st.Scan(ctx, key(kind, fork, from), after(key(kind, fork)), inodesPerScan)
+		recs, err := v.st.Scan(ctx, key(kind, fork, from), after(key(kind, fork)), limit)
 		if err != nil {
 			return fmt.Errorf("inodes of fork %d: %w", fork, err)
 		}
@@ -31,7 +43,7 @@ func (v *Volume) Inodes(ctx context.Context, w *View, from uint64) ([]uint64, er
 			}
 			inos = append(inos, binary.BigEndian.Uint64(r.Key[9:]))
 		}
-		if len(recs) == inodesPerScan {
+		if len(recs) == limit {
 			last = min(last, inos[len(inos)-1])
 		}
 		return nil
