@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -22,9 +23,9 @@ var checkVerb = &verb{
 	long: `
 Every rule of the volume's format is checked, from its records to the file
 system in each fork and snapshot, and a line is printed for each place that
-breaks one. The store must not be mounted. The check takes about 64 MiB of
-memory besides the caches; what it needs beyond that it keeps in a temporary
-file in TMPDIR, or in the store if TMPDIR is not set.
+breaks one. The store must not be mounted. What the check can't keep in 64 MiB of
+memory it keeps in a temporary file in TMPDIR, or in the store if TMPDIR is not
+set.
 
 With --repair, what can be mended without a doubt is, and a line says what was
 done: counts of records, objects that nothing refers to, link counts, sizes of
@@ -99,6 +100,7 @@ type checking struct {
 
 // run checks the volume in a store that nobody serves, and again after a repair.
 func (k *checking) run(t target) error {
+	debug.SetGCPercent(50) // memory counts for more than time
 	k.report.Store, k.report.Problems = t.Store, []string{}
 	left, err := k.rounds(t)
 	k.show.clear()
@@ -218,11 +220,14 @@ func (k *checking) check(ctx context.Context, v *volume, repair bool, problem fu
 	})
 }
 
+// checkCache is the memory for what a check reads: nearly all of it once.
+const checkCache = 16 << 20
+
 // lookWaiting opens a store, as it is, that another process may be about to
 // let go of.
 func lookWaiting(ctx context.Context, store string) (*volume, error) {
 	for w := newWaiter(store); ; {
-		v, err := openVolume(ctx, store, openStill, serverOptions{}, logToStderr)
+		v, err := openVolume(ctx, store, openStill, serverOptions{Cache: checkCache}, logToStderr)
 		if err == nil || !w.again(err) {
 			return v, err
 		}
