@@ -4,6 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"iter"
+	"maps"
+	"math/bits"
+	"slices"
 
 	"dcfs/dcdb/store"
 )
@@ -18,13 +22,13 @@ type Ref struct {
 // CheckHead walks all of a head's tree. It calls report for each breach of the
 // package comment's invariants, with the number that it has there, and for each
 // object that can't be read, and fn for each reference. Contents are not read. It
-// takes no lock: what it reads must be kept until it is done. The error is that of
-// ctx.
+// takes no lock: what it reads must be kept until it is done. It keeps some bits of
+// memory for each page. The error is that of ctx.
 func CheckHead(ctx context.Context, st store.Store, h *Head, report func(problem string), fn func(Ref)) error {
 	if h.Deleted {
 		return nil
 	}
-	c := &treeCheck{ctx: ctx, st: st, h: h, report: report, fn: fn, pages: map[uint64]*ref{}}
+	c := &treeCheck{ctx: ctx, st: st, h: h, report: report, fn: fn, pages: pageSet{}, nodes: map[store.ID]*tnode{}}
 	if h.Changed < h.Born {
 		c.problem("(3) changed at %d, before it was born at %d", h.Changed, h.Born)
 	}
@@ -32,7 +36,10 @@ func CheckHead(ctx context.Context, st store.Store, h *Head, report func(problem
 		c.node(h.tree.root, h.tree.depth, 0, h.Changed)
 		c.page(0, "", "", 0)
 	}
-	for num := range c.pages {
+	if c.blind {
+		return ctx.Err() // who knows what lies below
+	}
+	for num := range c.pages.all() {
 		c.problem("(2) page %d is in the mapping table and not reached from page 0", num)
 	}
 	if c.alloc != h.Alloc {
@@ -47,8 +54,66 @@ type treeCheck struct {
 	h      *Head
 	report func(string)
 	fn     func(Ref)
-	pages  map[uint64]*ref // in the table and not reached yet
+	pages  pageSet // in the table and not reached yet
+	nodes  map[store.ID]*tnode
 	alloc  uint64
+	blind  bool // something can't be read
+}
+
+// pageSet is a set of page numbers: 64 of them in a word, by number.
+type pageSet map[uint64]uint64
+
+func (s pageSet) add(num uint64) { s[num/64] |= 1 << (num % 64) }
+
+// remove takes a number out and reports whether it was there.
+func (s pageSet) remove(num uint64) bool {
+	word, bit := s[num/64], uint64(1)<<(num%64)
+	if s[num/64] = word &^ bit; s[num/64] == 0 {
+		delete(s, num/64)
+	}
+	return word&bit != 0
+}
+
+func (s pageSet) all() iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for _, at := range slices.Sorted(maps.Keys(s)) {
+			for word := s[at]; word != 0; word &= word - 1 {
+				if !yield(at*64 + uint64(bits.TrailingZeros64(word))) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// checkNodes is how many table nodes a check keeps for the next look-up.
+const checkNodes = 256
+
+// lookup finds the reference to a page by the table, nil if that has none or
+// can't be read: then node has said so.
+func (c *treeCheck) lookup(num uint64) *ref {
+	t, depth := c.h.tree.root, c.h.tree.depth
+	if num>>((depth+1)*fanBits) != 0 {
+		return nil
+	}
+	for level := depth; ; level-- {
+		r := t.slot(index(num, level))
+		if r == nil || level == 0 {
+			return r
+		}
+		if t = c.nodes[r.id]; t == nil {
+			s := Space{st: c.st}
+			body, err := s.readBody(c.ctx, want{id: r.id, kind: store.KindTable, leaf: level - 1})
+			if err != nil {
+				return nil
+			}
+			if len(c.nodes) >= checkNodes {
+				clear(c.nodes)
+			}
+			t = body.(*tnode)
+			c.nodes[r.id] = t
+		}
+	}
 }
 
 func (c *treeCheck) problem(format string, args ...any) { c.report(fmt.Sprintf(format, args...)) }
@@ -72,7 +137,7 @@ func (c *treeCheck) node(t *tnode, level int, base, newest uint64) {
 				c.since(fmt.Sprintf("page %d", num), r.since, newest)
 				c.fn(Ref{r.id, store.KindPage, r.since})
 			}
-			c.pages[num] = r
+			c.pages.add(num)
 			continue
 		}
 		c.since("table node "+r.id.String(), r.since, newest)
@@ -94,6 +159,7 @@ func (c *treeCheck) read(w want) any {
 	s := Space{st: c.st}
 	body, err := s.readBody(c.ctx, w)
 	if err != nil {
+		c.blind = true
 		if c.ctx.Err() == nil {
 			c.problem("%v", err)
 		}
@@ -105,13 +171,15 @@ func (c *treeCheck) read(w want) any {
 // page verifies page num, whose keys must be in [lo, hi), and those below it. An
 // empty hi is no bound.
 func (c *treeCheck) page(num uint64, lo, hi string, depth int) {
-	r := c.pages[num]
-	if r == nil || depth > maxCheckDepth {
-		c.problem("(2) page %d is reached twice, or not in the mapping table", num)
+	var r *ref
+	if c.pages.remove(num) && depth <= maxCheckDepth {
+		r = c.lookup(num)
+	}
+	if c.ctx.Err() != nil {
 		return
 	}
-	delete(c.pages, num)
-	if c.ctx.Err() != nil {
+	if r == nil {
+		c.problem("(2) page %d is reached twice, or not in the mapping table", num)
 		return
 	}
 	p, newest := r.page, c.h.Changed

@@ -72,7 +72,7 @@ type fixture struct {
 	view  *snap.View // that the helpers work in
 	clock *testClock
 
-	f, d, o, l uint64 // a file, a directory, an orphan, a symlink; see newCheckFixture
+	f, d, e, o, l uint64 // a file, a directory, one in it, an orphan, a symlink; see newCheckFixture
 }
 
 func newFixture(t testing.TB) *fixture { return newFixtureOn(t, newMemory(), Options{}) }

@@ -14,6 +14,7 @@ import (
 	"dcfs/dcdb"
 	"dcfs/dcdb/store"
 	"dcfs/snap"
+	"dcfs/spill"
 )
 
 // modelConfig is a way to run the model test.
@@ -398,8 +399,11 @@ func (m *model) compareView(name string, v *snap.View, r *refFS) {
 		m.fail("view %q: %s", name, diff)
 	}
 	bad := false
-	err = m.fs.Check(bg, v, func(p string) { bad = true; m.t.Errorf("check of %q: %s", name, p) })
-	m.must("check of "+name, err)
+	for _, base := range []*snap.View{nil, m.vol.Main()} {
+		o := CheckOptions{Base: base, Spill: spill.Options{Bytes: 1000}}
+		o.Problem = func(p string) { bad = true; m.t.Errorf("check of %q, base %v: %s", name, base != nil, p) }
+		m.must("check of "+name, m.fs.CheckView(bg, v, o))
+	}
 	if bad {
 		m.fail("invariants do not hold")
 	}

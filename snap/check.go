@@ -13,13 +13,16 @@ import (
 
 	"dcfs/dcdb"
 	"dcfs/dcdb/store"
+	"dcfs/spill"
 )
 
 // CheckOptions say how thorough a Check is.
 type CheckOptions struct {
 	Contents    bool                  // read file data too, and verify its checksums
 	Progress    func(done, total int) // called now and then; nil: never
-	MaxProblems int                   // that are told before Check gives up; default 1000
+	Problem     func(line string)     // called for each of the report's Problems; may be nil
+	MaxProblems int                   // that are told; a Check gives up then, a Repair does not; default 1000
+	Spill       spill.Options         // the memory that is taken, about
 }
 
 // CheckReport is what a Check found.
@@ -28,6 +31,7 @@ type CheckReport struct {
 	// not hold in the package comment, of this package or (for what is inside
 	// a head) of package dcdb; (0) is a record that makes no sense.
 	Problems []string
+	Whole    bool // all problems are such that Repair mends
 
 	Forks     int
 	Snapshots int // with a name
@@ -63,9 +67,9 @@ func (v *Volume) WaitIdle(ctx context.Context) error {
 // Check verifies all records and objects of the volume as they are committed:
 // the invariants of this package and those of package dcdb. It sees one state:
 // when a group is committed meanwhile it begins anew, and gives up with ErrBusy
-// after a few times. Reclamation that is not finished is no problem. It keeps a
-// few words of memory for each object, and for each entry of one fork's dead
-// list.
+// after a few times. Reclamation that is not finished is no problem. Its memory is
+// bounded by the options, but for some words for each fork and snapshot; what does
+// not fit goes to a temporary file.
 func (v *Volume) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
 	for range 5 {
 		if err := v.space.SyncAll(ctx); err != nil {
@@ -84,22 +88,10 @@ func (v *Volume) Check(ctx context.Context, o CheckOptions) (CheckReport, error)
 var errEnough = errors.New("too many problems")
 
 func check(ctx context.Context, st store.Store, o CheckOptions) (CheckReport, error) {
-	if o.MaxProblems == 0 {
-		o.MaxProblems = 1000
-	}
-	if o.Progress == nil {
-		o.Progress = func(int, int) {}
-	}
-	c := &checker{
-		ctx: ctx, st: st, o: o, last: st.LastGroup(),
-		forks: map[uint64]*checkedFork{}, objects: map[store.ID]*checkedObject{}, numbers: map[uint32]string{},
-	}
-	for _, step := range [...]func() error{c.kinds, c.readRecords, c.forkRecords, c.walkForks, c.walkObjects, c.refers} {
-		if err := step(); err != nil && !errors.Is(err, errEnough) {
-			return c.report, fmt.Errorf("check: %w", err)
-		} else if err != nil {
-			break
-		}
+	c := newChecker(ctx, st, o)
+	defer c.close()
+	if err := c.run(); err != nil {
+		return c.report, fmt.Errorf("check: %w", err)
 	}
 	return c.report, nil
 }
@@ -115,9 +107,52 @@ type checker struct {
 	nextFork    uint64
 	nextView    uint32
 	forks       map[uint64]*checkedFork
-	objects     map[store.ID]*checkedObject
 	numbers     map[uint32]string // view numbers, and what has them
 	done, total int
+
+	accounts *spill.Sorter
+	fixes    *spill.Sorter // nil: nothing is to be mended
+	row      []byte        // for account
+	failed   error         // of accounts or fixes
+}
+
+func newChecker(ctx context.Context, st store.Store, o CheckOptions) *checker {
+	if o.MaxProblems == 0 {
+		o.MaxProblems = 1000
+	}
+	if o.Progress == nil {
+		o.Progress = func(int, int) {}
+	}
+	if o.Problem == nil {
+		o.Problem = func(string) {}
+	}
+	return &checker{
+		ctx: ctx, st: st, o: o, last: st.LastGroup(), report: CheckReport{Whole: true},
+		forks: map[uint64]*checkedFork{}, numbers: map[uint32]string{},
+		accounts: spill.New(accountBytes, o.Spill.Share(2)),
+	}
+}
+
+// repair has the checker gather fixes, for all problems that there are.
+func (c *checker) repair() { c.fixes = spill.New(fixBytes, c.o.Spill.Share(8)) }
+
+func (c *checker) close() {
+	c.accounts.Close()
+	if c.fixes != nil {
+		c.fixes.Close()
+	}
+}
+
+func (c *checker) run() error {
+	for _, step := range [...]func() error{c.kinds, c.readRecords, c.forkRecords, c.walkForks, c.walkObjects, c.refers} {
+		if err := step(); errors.Is(err, errEnough) {
+			c.report.Whole = false
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkedFork is a fork as its records have it.
@@ -129,39 +164,31 @@ type checkedFork struct {
 	bytes    map[uint64]int64
 }
 
-// checkedObject is what is known of an object.
-type checkedObject struct {
-	kind      store.Kind // 0: not known
-	refs      uint64     // invariant (2)
-	extra     uint64
-	inherited bool // a fork shows what its parents refer to
-	free      bool
-	exists    bool
-}
-
-func (c *checker) object(id store.ID) *checkedObject {
-	o := c.objects[id]
-	if o == nil {
-		o = &checkedObject{}
-		c.objects[id] = o
-	}
-	return o
-}
-
 // problem notes that invariant number of the package comment does not hold.
 func (c *checker) problem(number int, format string, args ...any) {
 	c.note(fmt.Sprintf("(%d) %s", number, fmt.Sprintf(format, args...)))
 }
 
+// note notes a problem that can't be mended.
 func (c *checker) note(line string) {
+	c.report.Whole = false
+	c.tell(line)
+}
+
+func (c *checker) tell(line string) {
 	if len(c.report.Problems) < c.o.MaxProblems {
 		c.report.Problems = append(c.report.Problems, line)
+		c.o.Problem(line)
 	}
 }
 
-// enough returns errEnough when no more problems are wanted, or ctx's error.
+// enough returns errEnough when no more problems are wanted, or why the check
+// can't go on.
 func (c *checker) enough() error {
-	if len(c.report.Problems) >= c.o.MaxProblems {
+	if c.failed != nil {
+		return c.failed
+	}
+	if len(c.report.Problems) >= c.o.MaxProblems && c.fixes == nil {
 		return errEnough
 	}
 	return c.ctx.Err()
@@ -223,7 +250,7 @@ func (c *checker) kinds() error {
 func (c *checker) strays() error {
 	prefixes := map[uint64]uint64{}
 	for _, f := range c.forks {
-		for _, p := range f.prefixes() {
+		for _, p := range f.line(0).prefixes() {
 			if other := prefixes[p]; other != 0 {
 				c.problem(0, "forks %d and %d both have their heads at %d", other, f.id, p)
 			}
@@ -438,8 +465,8 @@ func (c *checker) readExtras() error {
 		if len(rest) > 0 || n == 0 {
 			c.problem(0, "record %x: no object, or none of its references", k)
 		}
-		c.object(id).extra = n
-		return nil
+		c.account(account{id: id, what: objectExtra, counter: n})
+		return c.failed
 	})
 }
 
@@ -450,13 +477,9 @@ func (c *checker) readFree() error {
 			return err
 		}
 		for _, id := range ids {
-			o := c.object(id)
-			if o.free {
-				c.problem(2, "object %v was freed twice", id)
-			}
-			o.free = true
+			c.account(account{id: id, what: objectFree})
 		}
-		return nil
+		return c.failed
 	})
 }
 
@@ -601,70 +624,6 @@ func (c *checker) walkForks() error {
 		if err := c.walkFork(f); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// walkObjects compares the objects that there are with those that are referred to.
-func (c *checker) walkObjects() error {
-	var after store.ID
-	for {
-		ids, err := c.st.List(c.ctx, after, 1000)
-		if err != nil {
-			return err
-		}
-		if len(ids) == 0 {
-			break
-		}
-		for _, id := range ids {
-			if id.Group <= c.last { // else written ahead
-				c.object(id).exists = true
-				c.report.Objects++
-				c.report.Bytes += uint64(id.Len)
-			}
-		}
-		after = ids[len(ids)-1]
-	}
-	if c.o.Contents {
-		c.total += len(c.objects)
-	}
-	for _, id := range slices.SortedFunc(maps.Keys(c.objects), store.ID.Compare) {
-		if err := c.enough(); err != nil {
-			return err
-		}
-		c.references(id, c.objects[id])
-		if c.o.Contents {
-			if err := c.contents(id, c.objects[id]); err != nil {
-				return err
-			}
-			c.step()
-		}
-	}
-	return c.enough()
-}
-
-func (c *checker) references(id store.ID, o *checkedObject) {
-	switch {
-	case o.free && (o.refs > 0 || o.inherited || o.extra > 0):
-		c.problem(2, "object %v is free, but has %d references of %d", id, o.refs, 1+o.extra)
-	case o.free:
-	case !o.exists && (o.refs > 0 || o.inherited):
-		c.problem(2, "object %v is referred to and does not exist", id)
-	case o.refs != 1+o.extra:
-		c.problem(2, "object %v has %d references, want %d", id, o.refs, 1+o.extra)
-	}
-}
-
-// contents reads a content. Pages and table nodes have been read before.
-func (c *checker) contents(id store.ID, o *checkedObject) error {
-	if !o.exists || o.free || o.kind != store.KindContent {
-		return nil
-	}
-	if err := c.st.Read(c.ctx, id, store.KindContent, 0, make([]byte, id.Len)); err != nil {
-		if c.ctx.Err() != nil {
-			return c.ctx.Err()
-		}
-		c.problem(0, "content %v: %v", id, err)
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"dcfs/dcdb"
 	"dcfs/dcdb/store"
+	"dcfs/spill"
 )
 
 // sound fails the test unless Check finds nothing. A volume that changes all the
@@ -32,10 +35,35 @@ func sound(t *testing.T, v *Volume, o CheckOptions) CheckReport {
 	return r
 }
 
+// littleMemory has nearly all that a check gathers go through a file.
+var littleMemory = spill.Options{Bytes: 500}
+
+// checkTwice checks a store with much memory and with little, and wants the same.
+func checkTwice(t *testing.T, st store.Store) CheckReport {
+	t.Helper()
+	r, err := check(context.Background(), st, CheckOptions{Contents: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := CheckOptions{Contents: true, Spill: littleMemory}
+	o.Spill.Dir = t.TempDir()
+	spilled, err := check(context.Background(), st, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(r, spilled) {
+		t.Fatalf("with little memory check finds\n%+v\nwith much\n%+v", spilled, r)
+	}
+	if left, err := os.ReadDir(o.Spill.Dir); err != nil || len(left) > 0 {
+		t.Fatalf("files are left: %v, %v", left, err)
+	}
+	return r
+}
+
 // TestCheckFindsNothingInASoundVolume checks a volume between random operations,
-// with reclamation unfinished and finished.
+// with reclamation unfinished and finished. DCFS_MODEL_SEEDS makes it longer.
 func TestCheckFindsNothingInASoundVolume(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(envInt("DCFS_MODEL_SEEDS", 6)) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			m := &modelTest{
 				t: t, ctx: context.Background(), rnd: rand.New(rand.NewPCG(seed, 2)), inos: map[uint64]bool{},
@@ -48,13 +76,16 @@ func TestCheckFindsNothingInASoundVolume(t *testing.T) {
 			for i := range 200 {
 				m.step()
 				if i%5 == 0 {
-					sound(t, m.v, CheckOptions{})
+					sound(t, m.v, CheckOptions{Spill: []spill.Options{{}, littleMemory}[i/5%2]})
 				}
 			}
 			if err := m.v.WaitIdle(m.ctx); err != nil {
 				t.Fatal(err)
 			}
 			r := sound(t, m.v, CheckOptions{Contents: true})
+			if got := checkTwice(t, m.st); !reflect.DeepEqual(got, r) {
+				t.Fatalf("check of the store finds %+v, of the volume %+v", got, r)
+			}
 			if r.Forks < len(m.now) || r.Heads == 0 || r.Objects == 0 || r.Bytes == 0 {
 				t.Fatalf("the report counts %+v", r)
 			}
@@ -245,7 +276,7 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"bad fork record", func(d *damaged) { d.put(key(keyFork, d.a), []byte{1, 2}) }, "(0) record 66"},
 		{"version", func(d *damaged) { d.put(key(keyFork, d.a), []byte{9, 2}) }, "version 9"},
 		{"corrupt record", func(d *damaged) { d.st.CorruptRecord(key(keyHead, 1, d.file), 20) }, "(0) records from"},
-		{"corrupt dead list", func(d *damaged) { d.st.CorruptRecord(d.first(keyDead, 1).Key, 4) }, `(0) records "d"`},
+		{"corrupt dead list", func(d *damaged) { d.st.CorruptRecord(d.first(keyDead, 1).Key, 4) }, "(0) records from 64"},
 		{"no origin", func(d *damaged) { d.put(d.first(keySnap, d.dead).Key, nil) }, fmt.Sprintf("is not kept in fork %d", base.dead)},
 		{"no parent", func(d *damaged) { d.put(key(keyFork, d.dead), nil) }, fmt.Sprintf("its parent %d does not exist or descends from it", base.dead)},
 		{"counter below origin", func(d *damaged) { d.forkRecord(d.a, func(f *fork) { f.counter = f.origin }) }, "is not above its origin"},
@@ -357,10 +388,7 @@ func TestCheckFindsDamage(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			d := base.again(t)
 			test.damage(d)
-			r, err := check(d.ctx, d.st, CheckOptions{Contents: true})
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := checkTwice(t, d.st)
 			if !slices.ContainsFunc(r.Problems, func(p string) bool { return strings.Contains(p, test.want) }) {
 				t.Fatalf("check finds\n%s\nwant %q", strings.Join(r.Problems, "\n"), test.want)
 			}

@@ -1,6 +1,7 @@
 package snap
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,7 @@ import (
 
 	"dcfs/dcdb"
 	"dcfs/dcdb/store"
+	"dcfs/spill"
 )
 
 // forkWalk is the check of one fork's heads and dead list.
@@ -27,34 +29,32 @@ type forkWalk struct {
 	newest uint64   // the newest kept counter
 	cuts   []uint64 // where the fork is still to be cut, ascending
 
-	heads     map[stateKey]uint64 // deaths of saved heads, by the list
-	inherited map[uint64]uint64   // inherited heads on the list: since
-	listed    map[dcdb.Dropped][]listedRef
-	excess    map[[2]uint64]bool // places and inodes with a record that says so
-}
+	deaths *spill.Sorter // of heads that are on the dead list
+	dying  *deaths       // ... in the order of the heads
 
-type stateKey struct{ ino, counter uint64 }
-
-// listedRef is an entry of a reference.
-type listedRef struct {
-	death uint64
-	shown bool // by a state
+	heads, saved *cursor
+	states       []*state           // of the present inode, while the fork's heads move
+	excess       map[[2]uint64]bool // places and inodes with a record that says so
 }
 
 // state is a head of an inode, the live one or a saved one.
 type state struct {
 	head    *dcdb.Head
+	prefix  uint64 // where it lies
 	saved   bool
 	newest  bool   // up to no limit
 	upTo    uint64 // the newest one up to all cuts from its own counter to this; 0: to none
 	counter uint64
+	listed  bool // on the dead list
+	death   uint64
 }
 
 func (c *checker) walkFork(f *checkedFork) error {
 	w := &forkWalk{
 		c: c, f: f, kept: []uint64{f.origin}, newest: f.origin,
-		heads: map[stateKey]uint64{}, inherited: map[uint64]uint64{}, listed: map[dcdb.Dropped][]listedRef{},
+		deaths: spill.New(deathBytes, c.o.Spill.Share(4)),
 	}
+	defer w.deaths.Close()
 	for _, sn := range f.snaps {
 		w.kept = append(w.kept, sn.counter)
 		w.newest = max(w.newest, sn.counter)
@@ -65,12 +65,55 @@ func (c *checker) walkFork(f *checkedFork) error {
 		}
 	}
 	slices.Sort(w.cuts)
-	for _, step := range [...]func() error{w.deadList, w.bulks, w.readExcess, w.inodes, w.index, w.leftOver, w.views} {
+	for _, step := range [...]func() error{w.deadList, w.bulks, w.readExcess, w.inodes, w.index, w.views} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return c.enough()
+}
+
+// All that the walk reads of its fork's records it reads by cursor, scan and get.
+// Keys begin with the kind and the place, which tell nothing new.
+
+func (w *forkWalk) cursor(kind byte) *cursor {
+	u := &cursor{}
+	for _, prefix := range w.f.line(0).prefixes() {
+		u.parts = append(u.parts, w.c.part(key(kind, prefix)))
+	}
+	return u
+}
+
+func (w *forkWalk) scan(kind byte, fn func(k, val []byte) error) error {
+	for _, prefix := range w.f.line(0).prefixes() {
+		if err := w.c.scan(key(kind, prefix), fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get returns the value of a record, nil if there is none or it can't be read.
+func (w *forkWalk) get(kind byte, nums ...uint64) ([]byte, error) {
+	for _, prefix := range w.f.line(0).prefixes() {
+		if val, err := w.getAt(kind, prefix, nums...); err != nil || val != nil {
+			return val, err
+		}
+	}
+	return nil, nil
+}
+
+// getAt is get for one place.
+func (w *forkWalk) getAt(kind byte, prefix uint64, nums ...uint64) ([]byte, error) {
+	val, err := w.c.st.Get(w.c.ctx, append(key(kind, prefix), key(kind, nums...)[1:]...))
+	if errors.Is(err, store.ErrCorrupt) {
+		w.c.report.Whole = false // a scan tells
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return val[0], nil
 }
 
 // cut returns where what is used since a counter is still to be cut.
@@ -101,97 +144,130 @@ func (w *forkWalk) needed(since, death uint64) bool {
 	return false
 }
 
-// deadList verifies the entries by themselves, and the sums.
+// deadList verifies the entries by themselves, and the sums. Both kinds of records
+// are in the order of their spans.
 func (w *forkWalk) deadList() error {
-	c, f := w.c, w.f
-	sums := map[span]sum{}
-	err := w.scan(keyDead, func(k, val []byte) error {
-		if len(k) != 1+8*4+4 {
-			c.problem(0, "record %x has a bad key", k)
-			return nil
-		}
-		s := span{f.prefix, binary.BigEndian.Uint64(k[9:]), binary.BigEndian.Uint64(k[17:])}
-		es, err := decodeEntries(val)
+	dead, sums := w.cursor(keyDead), w.cursor(keySum)
+	for {
+		s, more, err := w.span(dead, 1+8*4+4)
 		if err != nil {
 			return err
+		}
+		t, moreSums, err := w.span(sums, 1+8*3)
+		if err != nil {
+			return err
+		}
+		if !more && !moreSums {
+			return w.c.enough()
+		}
+		if !more || moreSums && (t.death < s.death || t.death == s.death && t.since < s.since) {
+			s = t
+		}
+		n, err := w.entries(dead, s)
+		if err != nil {
+			return err
+		}
+		if err := w.sum(sums, s, n); err != nil {
+			return err
+		}
+		if err := w.c.enough(); err != nil {
+			return err
+		}
+	}
+}
+
+// span returns the span of the record that u shows, false at the end.
+func (w *forkWalk) span(u *cursor, keyBytes int) (span, bool, error) {
+	for {
+		r, err := u.peek()
+		if r == nil || err != nil {
+			return span{}, false, err
+		}
+		if len(r.Key) == keyBytes {
+			return span{w.f.prefix, binary.BigEndian.Uint64(r.Key[9:]), binary.BigEndian.Uint64(r.Key[17:])}, true, nil
+		}
+		w.c.problem(0, "record %x has a bad key", r.Key)
+		u.next()
+	}
+}
+
+// entries goes through the entries of a span.
+func (w *forkWalk) entries(u *cursor, s span) (sum, error) {
+	c, f := w.c, w.f
+	var n sum
+	for {
+		at, more, err := w.span(u, 1+8*4+4)
+		if err != nil {
+			return n, err
+		}
+		if !more || at != s {
+			break
+		}
+		r, _ := u.peek()
+		u.next()
+		es, err := decodeEntries(r.Value)
+		if err != nil {
+			c.problem(0, "record %x: %v", r.Key, err)
+			continue
 		}
 		for i := range es {
 			if err := w.entry(s, &es[i]); err != nil {
-				return err
+				return n, err
 			}
-			sums[s] = sum{sums[s].count + 1, sums[s].bytes + es[i].size}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for s, n := range sums {
-		w.diedBytes(s.since, s.death, int64(n.bytes))
-		who := fmt.Sprintf("dead list of fork %d, [%d, %d)", f.id, s.since, s.death)
-		if s.since >= s.death || s.death > f.counter {
-			c.problem(1, "%s is no span of a fork whose counter is %d", who, f.counter)
-		}
-		if !w.needed(s.since, s.death) {
-			c.problem(1, "%s is needed by no kept counter", who)
-		}
-		if !f.live && len(w.cuts) == 0 && s.death > w.newest {
-			c.problem(3, "%s: the fork has no live state, and ended at %d", who, w.newest)
+			n = sum{n.count + 1, n.bytes + es[i].size}
 		}
 	}
-	said := map[span]sum{}
-	err = w.scan(keySum, func(k, val []byte) error {
-		n, err := keyNums(k, 3)
+	if n.count == 0 {
+		return n, nil
+	}
+	w.diedBytes(s.since, s.death, int64(n.bytes))
+	who := fmt.Sprintf("dead list of fork %d, [%d, %d)", f.id, s.since, s.death)
+	if s.since >= s.death || s.death > f.counter {
+		c.problem(1, "%s is no span of a fork whose counter is %d", who, f.counter)
+	}
+	if !w.needed(s.since, s.death) {
+		c.problem(1, "%s is needed by no kept counter", who)
+	}
+	if !f.live && len(w.cuts) == 0 && s.death > w.newest {
+		c.problem(3, "%s: the fork has no live state, and ended at %d", who, w.newest)
+	}
+	return n, nil
+}
+
+// sum verifies what the sums say of a span of which the dead list has n.
+func (w *forkWalk) sum(u *cursor, s span, n sum) error {
+	var said sum
+	records := 0
+	for {
+		at, more, err := w.span(u, 1+8*3)
 		if err != nil {
 			return err
 		}
-		add, err := decodeSum(val)
+		if !more || at != s {
+			break
+		}
+		r, _ := u.peek()
+		u.next()
+		one, err := decodeSum(r.Value)
 		if err != nil {
-			return err
+			w.c.problem(0, "record %x: %v", r.Key, err)
+			return nil
 		}
-		s := span{f.prefix, n[1], n[2]}
-		said[s] = sum{said[s].count + add.count, said[s].bytes + add.bytes}
-		return nil
-	})
-	for s, n := range said {
-		if n != sums[s] {
-			c.problem(7, "fork %d, [%d, %d): the sum says %d entries of %d bytes, the dead list has %d of %d", f.id, s.since, s.death, n.count, n.bytes, sums[s].count, sums[s].bytes)
-		}
-		delete(sums, s)
+		said = sum{said.count + one.count, said.bytes + one.bytes}
+		records++
 	}
-	for s, n := range sums {
-		c.problem(7, "fork %d, [%d, %d): %d entries without a sum", f.id, s.since, s.death, n.count)
-	}
-	return err
-}
-
-// prefixes returns where the fork's records are, as Volume.prefixes.
-func (f *checkedFork) prefixes() []uint64 {
-	if f.moving != 0 {
-		return []uint64{f.moving, f.prefix}
-	}
-	return []uint64{f.prefix}
-}
-
-// scan calls fn for the fork's records of a kind.
-func (w *forkWalk) scan(kind byte, fn func(k, val []byte) error) error {
-	for _, prefix := range w.f.prefixes() {
-		if err := w.c.scan(key(kind, prefix), fn); err != nil {
-			return err
-		}
+	f := w.f.id
+	x := fix{kind: fixSum, key: [3]uint64{s.prefix, s.death, s.since}, n: [2]uint64{n.count, n.bytes}, whole: true}
+	switch {
+	case said == n:
+	case w.f.moving != 0: // one record would not mend two
+		w.c.problem(7, "fork %d, [%d, %d): the sums say %d entries of %d bytes, the dead lists have %d of %d", f, s.since, s.death, said.count, said.bytes, n.count, n.bytes)
+	case records == 0:
+		w.c.mend(x, 7, "fork %d, [%d, %d): %d entries without a sum", f, s.since, s.death, n.count)
+	default:
+		w.c.mend(x, 7, "fork %d, [%d, %d): the sum says %d entries of %d bytes, the dead list has %d of %d", f, s.since, s.death, said.count, said.bytes, n.count, n.bytes)
 	}
 	return nil
-}
-
-// get returns the record of a kind and numbers, nil if there is none.
-func (w *forkWalk) get(kind byte, nums ...uint64) ([]byte, error) {
-	for _, prefix := range w.f.prefixes() {
-		vals, err := w.c.st.Get(w.c.ctx, append(key(kind, prefix), key(0, nums...)[1:]...))
-		if err != nil || vals[0] != nil {
-			return vals[0], err
-		}
-	}
-	return nil, nil
 }
 
 // entry notes what an entry says. It sets the size of a saved head's.
@@ -199,41 +275,30 @@ func (w *forkWalk) entry(s span, e *entry) error {
 	c, f := w.c, w.f
 	switch e.kind {
 	case entryRef:
-		ref := dcdb.Dropped{ID: e.id, Since: s.since}
-		w.listed[ref] = append(w.listed[ref], listedRef{death: s.death})
-		o := c.object(e.id)
+		a := account{id: e.id, fork: f.id, since: s.since, what: objectListed, counter: s.death}
 		if s.since <= f.origin {
-			o.inherited = true
-		} else if s.death <= w.cut(s.since) {
-			o.refs++
+			a.flags |= flagInherited
+		} else {
+			if s.death <= w.cut(s.since) {
+				a.flags |= flagCounts
+			}
+			if len(f.tasks) == 0 { // else heads may have gone before what they show
+				a.flags |= flagMustShow
+			}
 		}
+		c.account(a)
+		return c.failed
 	case entryHead:
-		w.listedHead(s, e)
 		val, err := w.get(keySaved, e.ino, ^s.since)
 		if err != nil {
 			return err
 		}
 		e.size = uint64(len(val))
-	case entryInherited, entryUnsized:
-		if s.since > f.origin {
-			w.listedHead(s, e) // since the fork was merged with its parent
-			return nil
-		}
-		if _, twice := w.inherited[e.ino]; twice {
-			c.problem(1, "inode %d of fork %d is on the dead list as inherited twice", e.ino, f.id)
-		}
-		w.inherited[e.ino] = s.since
 	}
-	return nil
-}
-
-// listedHead notes that a saved head is on the dead list.
-func (w *forkWalk) listedHead(s span, e *entry) {
-	k := stateKey{e.ino, s.since}
-	if _, twice := w.heads[k]; twice {
-		w.c.problem(1, "inode %d of fork %d at %d is on the dead list twice", e.ino, w.f.id, s.since)
-	}
-	w.heads[k] = s.death
+	// What was inherited is the fork's own, and saved, since it was merged with
+	// its parent.
+	d := death{ino: e.ino, inherited: e.kind != entryHead && s.since <= f.origin, since: s.since, death: s.death}
+	return w.deaths.Add(d.append(nil))
 }
 
 // bulks counts the references of trees that were dropped as a whole.
@@ -256,16 +321,20 @@ func (w *forkWalk) bulks() error {
 			c.problem(0, "dropped tree %x of a head of %d, dead at %d, makes no sense", k, h.Changed, bk.death)
 		}
 		_, _, err = dcdb.Expand(c.ctx, c.st, h, bk.records, bk.cut, bk.next, math.MaxInt, func(d dcdb.Dropped) {
-			o := c.object(d.ID)
 			if bk.cut == 0 {
 				w.diedBytes(d.Since, bk.death, int64(d.ID.Len))
 			}
+			a := account{id: d.ID, fork: f.id, since: d.Since, what: objectBulk}
 			if d.Since <= f.origin {
-				o.inherited = true
+				a.flags |= flagInherited
 			} else if bk.cut != 0 || bk.death <= w.cut(d.Since) {
-				o.refs++
+				a.flags |= flagCounts
 			}
+			c.account(a)
 		})
+		if c.failed != nil {
+			return c.failed
+		}
 		if err != nil && c.ctx.Err() == nil {
 			c.problem(2, "dropped tree %x: %v", k, err)
 			err = nil
@@ -286,16 +355,43 @@ func (w *forkWalk) readExcess() error {
 	})
 }
 
-func (w *forkWalk) checkExcess(prefix, ino uint64, h *dcdb.Head) {
-	at := [2]uint64{prefix, ino}
-	if h.Excess() != w.excess[at] {
-		w.c.problem(9, "inode %d of fork %d: that it has records beyond its end is %v, and recorded is %v", ino, w.f.id, h.Excess(), w.excess[at])
+func (w *forkWalk) checkExcess(ino uint64, s *state) {
+	at := [2]uint64{s.prefix, ino}
+	if s.head.Excess() != w.excess[at] {
+		w.c.problem(9, "inode %d of fork %d: that it has records beyond its end is %v, and recorded is %v", ino, w.f.id, s.head.Excess(), w.excess[at])
 	}
 	delete(w.excess, at)
 }
 
-// cursor goes through records of a prefix in order.
+// cursor goes through a fork's records of a kind in the order of their keys, which
+// is that of what comes after the place.
 type cursor struct {
+	parts []*part
+	at    *part // of the record that peek showed
+}
+
+// peek returns the record that next goes beyond, nil at the end.
+func (u *cursor) peek() (*store.Record, error) {
+	var first *store.Record
+	for _, p := range u.parts {
+		r, err := p.peek()
+		if err != nil {
+			return nil, err
+		}
+		if r != nil && (first == nil || bytes.Compare(r.Key[9:], first.Key[9:]) < 0) {
+			first, u.at = r, p
+		}
+	}
+	return first, nil
+}
+
+func (u *cursor) next() { u.at.recs = u.at.recs[1:] }
+
+// problem notes a problem that the cursor met.
+func (u *cursor) problem(format string, args ...any) { u.parts[0].c.problem(0, format, args...) }
+
+// part goes through records of a prefix in order.
+type part struct {
 	c    *checker
 	from []byte
 	to   []byte
@@ -303,12 +399,12 @@ type cursor struct {
 	end  bool
 }
 
-func (c *checker) cursor(prefix []byte) *cursor {
-	return &cursor{c: c, from: prefix, to: after(prefix)}
+func (c *checker) part(prefix []byte) *part {
+	return &part{c: c, from: prefix, to: after(prefix)}
 }
 
-// peek returns the record that next goes beyond, nil at the end.
-func (u *cursor) peek() (*store.Record, error) {
+// peek returns the first record that is left, nil at the end.
+func (u *part) peek() (*store.Record, error) {
 	if len(u.recs) == 0 && !u.end {
 		var err error
 		u.recs, err = u.c.st.Scan(u.c.ctx, u.from, u.to, 500)
@@ -320,7 +416,7 @@ func (u *cursor) peek() (*store.Record, error) {
 			return nil, err
 		}
 		if u.end = len(u.recs) == 0; !u.end {
-			u.from = append(slices.Clone(u.recs[len(u.recs)-1].Key), 0)
+			u.from = next(u.recs[len(u.recs)-1].Key)
 		}
 	}
 	if len(u.recs) == 0 {
@@ -328,8 +424,6 @@ func (u *cursor) peek() (*store.Record, error) {
 	}
 	return &u.recs[0], nil
 }
-
-func (u *cursor) next() { u.recs = u.recs[1:] }
 
 // ino returns the inode number of the record that peek shows.
 func (u *cursor) ino() (uint64, error) {
@@ -341,20 +435,24 @@ func (u *cursor) ino() (uint64, error) {
 		if len(r.Key) >= 17 {
 			return binary.BigEndian.Uint64(r.Key[9:]), nil
 		}
-		u.c.problem(0, "record %x has a bad key", r.Key)
+		u.problem("record %x has a bad key", r.Key)
 		u.next()
 	}
 }
 
 // inodes verifies all states of each inode.
 func (w *forkWalk) inodes() error {
-	var all []*cursor
-	for _, prefix := range w.f.prefixes() {
-		all = append(all, w.c.cursor(key(keyHead, prefix)), w.c.cursor(key(keySaved, prefix)))
+	rows, err := w.deaths.Sort()
+	if err != nil {
+		return err
 	}
+	if w.dying, err = newDeaths(rows); err != nil {
+		return err
+	}
+	w.heads, w.saved = w.cursor(keyHead), w.cursor(keySaved)
 	for {
-		ino := uint64(math.MaxUint64)
-		for _, u := range all {
+		ino := w.dying.head.ino
+		for _, u := range [...]*cursor{w.heads, w.saved} {
 			n, err := u.ino()
 			if err != nil {
 				return err
@@ -362,71 +460,132 @@ func (w *forkWalk) inodes() error {
 			ino = min(ino, n)
 		}
 		if ino == math.MaxUint64 {
-			return nil
+			break
 		}
-		var states []state
-		for _, u := range all {
-			var err error
-			if states, err = w.collect(states, u, ino); err != nil {
-				return err
-			}
-		}
-		if w.f.moving != 0 {
-			slices.SortStableFunc(states, func(a, b state) int { return cmp.Compare(b.counter, a.counter) })
-			for i := 1; i < len(states); i++ {
-				states[i].saved = true // it will be
-			}
-		}
-		if err := w.inode(ino, states); err != nil {
+		if err := w.inode(ino); err != nil {
 			return err
 		}
 		if err := w.c.enough(); err != nil {
 			return err
 		}
 	}
+	for at := range w.excess {
+		w.c.problem(9, "inode %d of fork %d is recorded to have records beyond its end, and has no head", at[1], w.f.id)
+	}
+	return nil
 }
 
-// collect adds u's states of an inode.
-func (w *forkWalk) collect(states []state, u *cursor, ino uint64) ([]state, error) {
-	c := w.c
-	for {
-		at, err := u.ino()
-		if err != nil || at != ino {
-			return states, err
+// nextState returns the next state of an inode, the newest first, nil after the
+// last.
+func (w *forkWalk) nextState(ino uint64) (*state, error) {
+	if w.f.moving == 0 {
+		s, err := w.readState(ino)
+		if s == nil || err != nil || !s.saved {
+			return s, err
 		}
-		r, err := u.peek()
-		if err != nil {
-			return states, err
-		}
-		u.next()
-		c.step()
-		saved := r.Key[0] == keySaved
-		if want := map[bool]int{false: 17, true: 25}[saved]; len(r.Key) != want {
-			c.problem(0, "record %x has a bad key", r.Key)
-			continue
-		}
-		if saved {
-			c.report.Saved++
-		} else {
-			c.report.Heads++
-		}
-		h, err := dcdb.DecodeHead(r.Value)
-		if err != nil {
-			c.problem(0, "head %x: %v", r.Key, err)
-			if changed, _, infoErr := dcdb.HeadInfo(r.Value); infoErr == nil {
-				delete(w.heads, stateKey{ino, changed})
-			}
-			continue
-		}
-		if !saved {
-			w.checkExcess(binary.BigEndian.Uint64(r.Key[1:]), ino, h)
-		}
-		s := state{head: h, saved: saved, counter: h.Changed}
-		if n := len(r.Key); saved && ^binary.BigEndian.Uint64(r.Key[n-8:]) != h.Changed {
-			c.problem(0, "%s is saved as one of %d", w.who(ino, &s), ^binary.BigEndian.Uint64(r.Key[n-8:]))
-		}
-		states = append(states, s)
+		return s, w.savedAt(ino, s.counter, s)
 	}
+	// Of two places: each has a newest one.
+	first := w.states == nil
+	for first {
+		s, err := w.readState(ino)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			break
+		}
+		w.states = append(w.states, s)
+	}
+	if first {
+		slices.SortStableFunc(w.states, func(a, b *state) int { return cmp.Compare(b.counter, a.counter) })
+	}
+	if len(w.states) == 0 {
+		w.states = nil
+		return nil, nil
+	}
+	s := w.states[0]
+	if w.states = w.states[1:]; first {
+		return s, nil
+	}
+	s.saved = true // it will be
+	return s, w.savedAt(ino, s.counter, s)
+}
+
+// readState returns the next state of an inode as they lie, nil after the last.
+func (w *forkWalk) readState(ino uint64) (*state, error) {
+	for _, u := range [...]*cursor{w.heads, w.saved} {
+		for {
+			at, err := u.ino()
+			if err != nil {
+				return nil, err
+			}
+			if at != ino {
+				break
+			}
+			r, err := u.peek()
+			if err != nil {
+				return nil, err
+			}
+			u.next()
+			w.c.step()
+			if s := w.decode(ino, r, u == w.saved); s != nil {
+				return s, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// decode makes a state of its record, nil if that makes no sense.
+func (w *forkWalk) decode(ino uint64, r *store.Record, saved bool) *state {
+	c := w.c
+	if want := map[bool]int{false: 17, true: 25}[saved]; len(r.Key) != want {
+		c.problem(0, "record %x has a bad key", r.Key)
+		return nil
+	}
+	s := &state{saved: saved, prefix: binary.BigEndian.Uint64(r.Key[1:])}
+	if saved {
+		c.report.Saved++
+	} else {
+		c.report.Heads++
+	}
+	var err error
+	if s.head, err = dcdb.DecodeHead(r.Value); err != nil {
+		c.problem(0, "head %x: %v", r.Key, err)
+		return nil
+	}
+	s.counter = s.head.Changed
+	if !saved {
+		w.checkExcess(ino, s)
+	}
+	if saved && ^binary.BigEndian.Uint64(r.Key[17:]) != s.counter {
+		c.problem(0, "%s is saved as one of %d", w.who(ino, s), ^binary.BigEndian.Uint64(r.Key[17:]))
+	}
+	return s
+}
+
+// savedAt finds the entry of a saved head on the dead list. What comes before it
+// there is not saved.
+func (w *forkWalk) savedAt(ino, counter uint64, s *state) error {
+	for d := w.dying.head; d.ino == ino && d.since >= counter; d = w.dying.head {
+		switch {
+		case d.since > counter:
+			w.notSaved(&d)
+		case s.listed:
+			w.c.problem(1, "inode %d of fork %d at %d is on the dead list twice", ino, w.f.id, counter)
+		default:
+			s.listed, s.death = true, d.death
+		}
+		if err := w.dying.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *forkWalk) notSaved(d *death) {
+	w.c.problem(1, "inode %d of fork %d at %d is on the dead list and not saved", d.ino, w.f.id, d.since)
 }
 
 func (w *forkWalk) who(ino uint64, s *state) string {
@@ -434,32 +593,72 @@ func (w *forkWalk) who(ino uint64, s *state) string {
 }
 
 // inode verifies the states of an inode, the newest first.
-func (w *forkWalk) inode(ino uint64, states []state) error {
-	if len(states) == 0 {
-		return nil
+func (w *forkWalk) inode(ino uint64) error {
+	inherited, err := w.dying.inherited(ino)
+	if err != nil {
+		return err
+	}
+	if len(inherited) > 1 {
+		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited twice", ino, w.f.id)
+	}
+	s, err := w.nextState(ino)
+	if err != nil {
+		return err
 	}
 	limit := uint64(math.MaxUint64) // the counter of the state before
-	for i := range states {
-		s := &states[i]
-		s.newest = i == 0
-		for _, p := range w.cuts {
-			if s.counter <= p && p < limit {
-				s.upTo = p
-			}
+	if s != nil {
+		w.place(s, limit)
+		s.newest = true
+		if err := w.inheritance(ino, inherited); err != nil {
+			return err
+		}
+	} else if len(inherited) > 0 {
+		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited, and has no state of its own", ino, w.f.id)
+	}
+	for s != nil {
+		older, err := w.nextState(ino)
+		if err != nil {
+			return err
+		}
+		if older != nil {
+			w.place(older, s.counter)
 		}
 		if s.counter >= limit {
 			w.c.problem(0, "%s is not older than the one after it, of %d", w.who(ino, s), limit)
 		}
-		if err := w.state(ino, s, limit, len(states)); err != nil {
+		if err := w.state(ino, s, limit, older); err != nil {
 			return err
 		}
-		limit = s.counter
+		limit, s = s.counter, older
 	}
-	return w.inheritance(ino)
+	for d := w.dying.head; d.ino == ino; d = w.dying.head {
+		w.notSaved(&d)
+		if err := w.dying.next(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// state verifies one state of an inode; the one after it is of counter limit.
-func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
+// place finds up to which cut a state is the newest; the one after it is of
+// counter limit.
+func (w *forkWalk) place(s *state, limit uint64) {
+	for _, p := range w.cuts {
+		if s.counter <= p && p < limit {
+			s.upTo = p
+		}
+	}
+}
+
+// whole reports whether all that a state refers to must be there. If not, it
+// waits to be erased.
+func (w *forkWalk) whole(s *state, limit uint64) bool {
+	return s.newest || s.upTo != 0 || w.keeps(s.counter, limit)
+}
+
+// state verifies one state of an inode; the one after it is of counter limit. The
+// one before it is older, nil if there is none.
+func (w *forkWalk) state(ino uint64, s *state, limit uint64, older *state) error {
 	c, f, who := w.c, w.f, w.who(ino, s)
 	own := f.parentID == 0 || ino >= f.first
 	if s.counter <= f.origin || s.counter > f.counter {
@@ -471,7 +670,7 @@ func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
 	if own != (s.head.Born > f.origin) {
 		c.problem(0, "%s was born at %d, the fork at %d, and its own inodes begin at %d", who, s.head.Born, f.origin, f.first)
 	}
-	if s.head.Deleted && (s.saved || own && states == 1) {
+	if s.head.Deleted && (s.saved || own && s.newest && older == nil) {
 		c.problem(5, "%s is deleted, and saved, or there is no other state of an inode that was not inherited", who)
 	}
 	if !f.live && len(w.cuts) == 0 && s.counter > w.newest {
@@ -488,50 +687,50 @@ func (w *forkWalk) state(ino uint64, s *state, limit uint64, states int) error {
 		return err
 	}
 	if idx == nil {
-		c.problem(6, "%s has no index record", who)
+		c.mend(fix{kind: fixIndex, key: [3]uint64{s.prefix, s.counter, ino}}, 6, "%s has no index record", who)
 	}
-	if !s.newest && s.upTo == 0 && !w.keeps(s.counter, limit) {
-		return nil // it waits to be erased, what it refers to may be gone
+	if !w.whole(s, limit) {
+		return nil
+	}
+	// What was in use at the counter of the older state is in that one, too.
+	known := uint64(0)
+	if older != nil && !older.head.Deleted && older.counter < s.counter && w.whole(older, s.counter) {
+		known = older.counter
 	}
 	w.aliveBytes(s, s.counter, headBytes(s.head))
 	report := func(p string) { c.note(fmt.Sprintf("%s: %s", who, p)) }
-	return dcdb.CheckHead(c.ctx, c.st, s.head, report, func(r dcdb.Ref) { w.reference(who, s, r) })
+	err = dcdb.CheckHead(c.ctx, c.st, s.head, report, func(r dcdb.Ref) { w.reference(s, r, known) })
+	if err == nil {
+		err = c.failed
+	}
+	return err
 }
 
 // savedHead verifies that a saved head is on the dead list, or has not died since
 // its fork ended before.
 func (w *forkWalk) savedHead(ino uint64, s *state, limit uint64) {
-	k := stateKey{ino, s.counter}
-	death, ok := w.heads[k]
-	delete(w.heads, k)
 	lasts := s.upTo != 0 || !w.f.live && s.newest
-	if !ok && !lasts {
+	if !s.listed && !lasts {
 		w.c.problem(1, "%s is saved and not on the dead list", w.who(ino, s))
 	}
-	if ok && death > limit {
-		w.c.problem(1, "%s: dead at %d by the list, but the next state is of %d", w.who(ino, s), death, limit)
+	if s.listed && s.death > limit {
+		w.c.problem(1, "%s: dead at %d by the list, but the next state is of %d", w.who(ino, s), s.death, limit)
 	}
 }
 
-// reference counts a reference that a state shows.
-func (w *forkWalk) reference(who string, s *state, r dcdb.Ref) {
-	o := w.c.object(r.ID)
-	if o.kind != 0 && o.kind != r.Kind {
-		w.c.problem(2, "%s refers to object %v as kind %d, others as %d", who, r.ID, r.Kind, o.kind)
-	}
-	o.kind = r.Kind
-	w.aliveBytes(s, r.Since, int(r.ID.Len))
+// reference notes a reference that a state shows. One that counts for nothing
+// and was in use at the counter known is told of by an older state.
+func (w *forkWalk) reference(s *state, r dcdb.Ref, known uint64) {
+	a := account{id: r.ID, fork: w.f.id, since: r.Since, what: objectShown, counter: s.counter, flags: byte(r.Kind)}
 	switch p := w.cut(r.Since); {
 	case r.Since <= w.f.origin:
-		o.inherited = true
+		a.flags |= flagInherited
 	case p == math.MaxUint64 && s.newest, p != math.MaxUint64 && w.newestUpTo(s, p):
-		o.refs++
+		a.flags |= flagCounts
 	}
-	entries := w.listed[dcdb.Dropped{ID: r.ID, Since: r.Since}]
-	for i := range entries {
-		if s.counter < entries[i].death {
-			entries[i].shown = true
-		}
+	w.aliveBytes(s, r.Since, int(r.ID.Len))
+	if a.flags&flagCounts != 0 || r.Since > known {
+		w.c.account(a)
 	}
 }
 
@@ -540,10 +739,8 @@ func (w *forkWalk) newestUpTo(s *state, cut uint64) bool { return s.counter <= c
 
 // inheritance verifies that the head which an inode's first own state took the
 // place of is on the dead list.
-func (w *forkWalk) inheritance(ino uint64) error {
-	f := w.f
-	since, ok := w.inherited[ino]
-	delete(w.inherited, ino)
+func (w *forkWalk) inheritance(ino uint64, since []uint64) error {
+	f, ok := w.f, len(since) > 0
 	if f.parent == nil || ino >= f.first {
 		if ok {
 			w.c.problem(1, "inode %d of fork %d is on the dead list as inherited, which it is not", ino, f.id)
@@ -555,8 +752,8 @@ func (w *forkWalk) inheritance(ino uint64) error {
 		return err
 	}
 	switch {
-	case ok && (h == nil || h.deleted || h.changed != since):
-		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited since %d, but that is not what it inherited", ino, f.id, since)
+	case ok && (h == nil || h.deleted || h.changed != since[0]):
+		w.c.problem(1, "inode %d of fork %d is on the dead list as inherited since %d, but that is not what it inherited", ino, f.id, since[0])
 	case !ok && f.live && h != nil && !h.deleted:
 		w.c.problem(1, "inode %d of fork %d: the head it had inherited, of %d, is not on the dead list", ino, f.id, h.changed)
 	}
@@ -572,7 +769,7 @@ type resolved struct {
 func (w *forkWalk) resolve(f *fork, n, ino uint64) (*resolved, error) {
 	for ; f != nil; n, f = f.origin, f.parent {
 		rec, err := f.line(n).resolve(w.c.ctx, w.c.st, ino)
-		if errors.Is(err, store.ErrCorrupt) {
+		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, dcdb.ErrVersion) {
 			return nil, nil // told where it lies
 		}
 		if err != nil {
@@ -591,52 +788,25 @@ func (w *forkWalk) resolve(f *fork, n, ino uint64) (*resolved, error) {
 
 // index verifies that each index record has its head.
 func (w *forkWalk) index() error {
-	c, f := w.c, w.f
 	return w.scan(keyIndex, func(k, val []byte) error {
 		n, err := keyNums(k, 3)
 		if err != nil {
 			return err
 		}
-		vals, err := c.st.Get(c.ctx, key(keyHead, n[0], n[2]), key(keySaved, n[0], n[2], ^n[1]))
-		if err != nil {
+		counter, ino := n[1], n[2]
+		if rec, err := w.getAt(keyHead, n[0], ino); err != nil {
 			return err
-		}
-		if vals[1] != nil {
-			return nil
-		}
-		if vals[0] != nil {
-			if changed, _, err := dcdb.HeadInfo(vals[0]); err == nil && changed == n[1] {
+		} else if rec != nil {
+			if changed, _, err := dcdb.HeadInfo(rec); err == nil && changed == counter {
 				return nil
 			}
 		}
-		c.problem(6, "inode %d of fork %d at %d: an index record without its head", n[2], f.id, n[1])
+		if rec, err := w.getAt(keySaved, n[0], ino, ^counter); err != nil || rec != nil {
+			return err
+		}
+		w.c.mend(fix{kind: fixNoIndex, key: [3]uint64{n[0], counter, ino}, whole: true}, 6, "inode %d of fork %d at %d: an index record without its head", ino, w.f.id, counter)
 		return nil
 	})
-}
-
-// leftOver tells the entries of the dead list that nothing was found for.
-func (w *forkWalk) leftOver() error {
-	c, f := w.c, w.f
-	for k := range w.heads {
-		c.problem(1, "inode %d of fork %d at %d is on the dead list and not saved", k.ino, f.id, k.counter)
-	}
-	for at := range w.excess {
-		c.problem(9, "inode %d of fork %d is recorded to have records beyond its end, and has no head", at[1], f.id)
-	}
-	for ino := range w.inherited {
-		c.problem(1, "inode %d of fork %d is on the dead list as inherited, and has no state of its own", ino, f.id)
-	}
-	if len(f.tasks) > 0 {
-		return nil // heads may have gone before what they show
-	}
-	for ref, entries := range w.listed {
-		for _, e := range entries {
-			if !e.shown && ref.Since > f.origin {
-				c.problem(1, "fork %d, [%d, %d): object %v is on the dead list, and no state shows it", f.id, ref.Since, e.death, ref.ID)
-			}
-		}
-	}
-	return nil
 }
 
 // views verifies that each view has a root.

@@ -407,15 +407,28 @@ type line struct{ prefix, moving, n uint64 }
 
 func (f *fork) line(n uint64) line { return line{f.prefix, f.moving, n} }
 
-func (r *rules) load(ctx context.Context, k dcdb.Key) ([]byte, error) {
-	var lines []line
-	r.space.Locked(func() {
+// prefixes returns where the line's heads and dead lists are. A record is in one of
+// them; one that is not in the first any more is in the second.
+func (l line) prefixes() []uint64 {
+	if l.moving != 0 {
+		return []uint64{l.moving, l.prefix}
+	}
+	return []uint64{l.prefix}
+}
+
+// lines returns where the inodes of a view are looked for, in this order.
+func (v *Volume) lines(k dcdb.Key) (lines []line) {
+	v.space.Locked(func() {
 		n := k.At
-		for f := r.forks[k.Fork]; f != nil; n, f = min(n, f.origin), f.parent {
+		for f := v.forks[k.Fork]; f != nil; n, f = min(n, f.origin), f.parent {
 			lines = append(lines, f.line(n))
 		}
 	})
-	for _, l := range lines {
+	return lines
+}
+
+func (r *rules) load(ctx context.Context, k dcdb.Key) ([]byte, error) {
+	for _, l := range (*Volume)(r).lines(k) {
 		rec, err := l.resolve(ctx, r.st, k.Ino)
 		if err != nil || rec != nil {
 			return rec, err
@@ -460,15 +473,9 @@ func (v *Volume) resolveOwn(ctx context.Context, f *fork, n, ino uint64) ([]byte
 	return l.resolve(ctx, v.st, ino)
 }
 
-// prefixes returns where a fork's heads and dead lists are. A record is in one of
-// them; one that is not in the first any more is in the second.
+// prefixes is line.prefixes of a fork.
 func (v *Volume) prefixes(f *fork) (out []uint64) {
-	v.space.Locked(func() {
-		if f.moving != 0 {
-			out = append(out, f.moving)
-		}
-		out = append(out, f.prefix)
-	})
+	v.space.Locked(func() { out = f.line(0).prefixes() })
 	return out
 }
 

@@ -541,7 +541,7 @@ func TestCheckNamesDamage(t *testing.T) {
 	}
 	flipByte(t, store, "find these words")
 	r := runCommand(t, nil, dcfsBinary(t), "check", "--data", store)
-	if r.code == 0 || r.stdout == "" || !strings.Contains(r.stderr, "is not consistent: ") {
+	if r.code != 4 || r.stdout == "" || !strings.Contains(r.stderr, "is not consistent: ") {
 		t.Errorf("check of a damaged store: exit %d, %q, %q", r.code, r.stdout, r.stderr)
 	}
 	dcfs(t, "mount", store, dir)

@@ -83,6 +83,15 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.text }
 
+// statusError is an error with an exit code of its own.
+type statusError struct {
+	code int
+	err  error
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
 func main() {
 	var err error
 	code := exitError
@@ -98,6 +107,10 @@ func main() {
 		return
 	}
 	fmt.Fprintf(os.Stderr, "dcfs: %s\n", oneLine(err.Error()))
+	var status *statusError
+	if errors.As(err, &status) {
+		code = status.code
+	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		fmt.Fprintf(os.Stderr, "dcfs: try \"dcfs %s\"\n", strings.TrimSpace(usage.verb+" --help"))
