@@ -191,7 +191,11 @@ func (m *modelTest) compare() {
 // check verifies all that the store has.
 func (m *modelTest) check() {
 	m.t.Helper()
-	r, err := m.v.Check(m.ctx, CheckOptions{})
+	o := CheckOptions{}
+	if m.rnd.IntN(4) == 0 {
+		o.Spill.Bytes = 1000
+	}
+	r, err := m.v.Check(m.ctx, o)
 	if errors.Is(err, ErrBusy) {
 		return // with reclamation
 	}
