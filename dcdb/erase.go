@@ -44,6 +44,11 @@ const (
 	// way to nobody any more.
 	eraseHurry      = 200_000
 	eraseHurryBytes = 128 << 20
+	// eraseMostBytes wait, and groups are held up for the eraser, up to
+	// eraseHoldUp each: what is overwritten at random may be written faster
+	// than holes are made.
+	eraseMostBytes = 192 << 20
+	eraseHoldUp    = time.Second
 )
 
 func (e *eraser) add(f freed) {
@@ -191,6 +196,30 @@ func (e *eraser) eraseSome(ctx context.Context, ids []store.ID) error {
 	}
 	return nil
 }
+
+// behind reports whether more bytes than limit wait and nothing but the eraser's
+// time keeps them.
+func (e *eraser) behind(limit int64) bool {
+	oldest := e.s.epochs.oldest(e.s.openGroup.Load())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.bytes > limit && e.queue[0].group < oldest
+}
+
+// holdUp returns when the eraser is not behind, or after most.
+func (e *eraser) holdUp(limit int64, most time.Duration) {
+	for end := time.Now().Add(most); e.behind(limit) && time.Now().Before(end); {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-e.s.stop:
+			return
+		}
+	}
+}
+
+// AwaitEraser lets the eraser come near, so that what the background frees does
+// not hold up anybody else. It may be called before each step.
+func (s *Space) AwaitEraser() { s.erase.holdUp(eraseHurryBytes/2, eraseHoldUp) }
 
 // ease is how much of its rest the eraser may take, from all to nothing.
 func (e *eraser) ease() float64 {

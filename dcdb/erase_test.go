@@ -61,3 +61,46 @@ func TestEraserKeepsFewIDsWhileAReaderHoldsItUp(t *testing.T) {
 		t.Errorf("records of freed objects are left: %d, %v", len(recs), err)
 	}
 }
+
+// TestGroupsWaitForAnEraserThatIsBehind: but not for one that a reader holds up, and
+// not for ever.
+func TestGroupsWaitForAnEraserThatIsBehind(t *testing.T) {
+	ctx := context.Background()
+	ts := newTestSpace(t, Options{})
+	reader := ts.openGroup.Load()
+	ts.epochs.enter(reader)
+	gate := make(chan struct{})
+	ts.fault.Before(func(op store.Op) {
+		if op == store.OpDelete {
+			<-gate
+		}
+	})
+	err := ts.Work(ctx, 1, 1, 100, func(ctx context.Context, b *Builder) error {
+		ids, err := ts.mem.Put(ctx, b.Group, store.KindContent, [][]byte{make([]byte, 100)})
+		b.Free(ids[0])
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ts.Erasing() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if ts.erase.behind(99) {
+		t.Error("behind, though a reader is to blame")
+	}
+	ts.epochs.leave(reader)
+	if !ts.erase.behind(99) || ts.erase.behind(100) {
+		t.Errorf("100 bytes wait: behind 99 is %v, behind 100 is %v", ts.erase.behind(99), ts.erase.behind(100))
+	}
+	began := time.Now()
+	ts.erase.holdUp(99, 30*time.Millisecond)
+	if waited := time.Since(began); waited < 30*time.Millisecond {
+		t.Errorf("held up for %v", waited)
+	}
+	close(gate)
+	ts.erase.holdUp(99, time.Minute)
+	if ts.erase.behind(99) {
+		t.Error("still behind")
+	}
+}

@@ -38,6 +38,7 @@ type pair struct{ old, new *ref }
 
 func (s *Space) flush(ctx context.Context, g *group) error {
 	s.settle(g)
+	s.erase.holdUp(eraseMostBytes, eraseHoldUp)
 	f := &flush{s: s, g: g, ctx: ctx, b: &Builder{Group: g.num, st: s.st, forks: g.forks, muts: map[string][]byte{}}}
 	for _, step := range [...]func() error{f.compare, f.putContents, f.putPages, f.putNodes, f.count, f.change} {
 		if err := step(); err != nil {

@@ -25,7 +25,7 @@ const (
 type task struct {
 	f       *fork
 	seq     uint64
-	durable bool // with all that was done before it; the reclaimer's
+	durable bool // with all that was done before it; changed by the reclaimer
 	kind    uint64
 	p, n, x uint64
 }
@@ -109,6 +109,7 @@ func (v *Volume) wakeReclaimer() {
 func (v *Volume) reclaimer(ctx context.Context) {
 	defer close(v.done)
 	for ctx.Err() == nil {
+		v.space.AwaitEraser()
 		v.pressure.look(time.Now(), v.pending, v.space.SetLoad)
 		did, err := v.reclaimStep(ctx)
 		if err != nil {
@@ -173,7 +174,7 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 		if err := v.space.SyncAll(ctx); err != nil {
 			return false, err
 		}
-		t.durable = true
+		v.space.Exclusive(func() { t.durable = true }) // others copy the task
 		return true, nil
 	}
 	switch t.kind {

@@ -146,7 +146,7 @@ func sampled(t *testing.T, store string, fn func()) (most int64) {
 // an fsync now and then: at no time the store takes more than two and a half times
 // the file, and, as it is small unless DCFS_LONG=1 is set, some for the records.
 func TestOverwritingTakesNoMoreAndMoreSpace(t *testing.T) {
-	size, limit := int64(64<<20), int64(64<<20*5/2+160<<20)
+	size, limit := int64(64<<20), int64(64<<20*5/2+320<<20)
 	if long() {
 		size, limit = 1<<30, 1<<30*5/2
 	}
@@ -155,9 +155,9 @@ func TestOverwritingTakesNoMoreAndMoreSpace(t *testing.T) {
 		piece, times int64
 		random       bool
 	}{
-		{"sequential", 1 << 20, 6, false},
-		{"random 128 KiB", 128 << 10, 6, true},
-		{"random 4 KiB", 4 << 10, 2, true},
+		{"sequential", 1 << 20, 12, false},
+		{"random 128 KiB", 128 << 10, 12, true},
+		{"random 4 KiB", 4 << 10, 3, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if long() {
