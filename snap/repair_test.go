@@ -71,6 +71,15 @@ func repair(t *testing.T, st store.Store, o CheckOptions) (CheckReport, []string
 	return r, did, err
 }
 
+// erase has what was freed in a store erased.
+func (d *damaged) erase(st store.Store) {
+	d.t.Helper()
+	v, err := Open(d.ctx, st, Options{})
+	d.must(err)
+	d.must(v.WaitIdle(d.ctx))
+	d.must(v.Close(d.ctx))
+}
+
 // TestRepairMends wants a sound volume, with all that was in it.
 func TestRepairMends(t *testing.T) {
 	base := newDamaged(t)
@@ -87,6 +96,7 @@ func TestRepairMends(t *testing.T) {
 			if !strings.Contains(strings.Join(did, "\n"), c.did) {
 				t.Errorf("repair did %q, want %q", did, c.did)
 			}
+			d.erase(d.st)
 			r = checkTwice(t, d.st)
 			if len(r.Problems) > 0 || r.Objects != sound.Objects || r.Heads != sound.Heads {
 				t.Errorf("after the repair: %+v, want %+v", r, sound)
@@ -124,10 +134,7 @@ func TestRepairThatIsCutOff(t *testing.T) {
 				if _, _, err := repair(t, crashed, CheckOptions{}); err != nil {
 					t.Fatalf("after %d calls: %v", n, err)
 				}
-				v, err := Open(d.ctx, crashed, Options{}) // erases what was freed
-				d.must(err)
-				d.must(v.WaitIdle(d.ctx))
-				d.must(v.Close(d.ctx))
+				d.erase(crashed)
 				r, err := check(d.ctx, crashed, CheckOptions{Contents: true})
 				if err != nil || len(r.Problems) > 0 || r.Objects != sound.Objects || r.Heads != sound.Heads {
 					t.Fatalf("after %d calls: %+v, %v, want %+v", n, r, err, sound)
