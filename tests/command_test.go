@@ -160,16 +160,40 @@ func newMount(t *testing.T, flags ...string) (store, dir string) {
 }
 
 // newStore returns the place of a store. At the end of the test it waits for
-// the store's last server, whose directory must not vanish under it, and looks
-// into the log that the servers left.
+// the store's last server, whose directory must not vanish under it, looks into the
+// log that the servers left, and checks the volume.
 func newStore(t *testing.T) string {
+	t.Helper()
+	store := newHarmedStore(t)
+	t.Cleanup(func() {
+		if _, err := os.Stat(filepath.Join(store, "lock")); err != nil || t.Failed() || !ended(t, store) {
+			return
+		}
+		if r := runCommand(t, nil, dcfsBinary(t), "check", "-q", store); r.code != 0 {
+			t.Errorf("check after the test: exit status %d\n%s%s", r.code, r.stdout, r.stderr)
+		}
+	})
+	return store
+}
+
+// ended waits until nobody serves a store, and reports whether that is so.
+func ended(t *testing.T, store string) bool {
+	for range 200 {
+		if unlocked(t, store) {
+			return true
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return false
+}
+
+// newHarmedStore is newStore for a test after which the volume need not be sound.
+func newHarmedStore(t *testing.T) string {
 	t.Helper()
 	store := filepath.Join(t.TempDir(), "store")
 	t.Cleanup(func() {
 		if _, err := os.Stat(filepath.Join(store, "lock")); err == nil {
-			for i := 0; i < 200 && !unlocked(t, store); i++ {
-				time.Sleep(50 * time.Millisecond)
-			}
+			ended(t, store)
 		}
 		log, err := os.ReadFile(filepath.Join(store, "dcfs.log"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
