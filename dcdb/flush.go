@@ -425,7 +425,7 @@ func (f *flush) countRefs(d *delta) error {
 // others calls fn for the items of a committed tree that are no records, of page
 // num and below.
 func (f *flush) others(t *tree, num uint64, depth int, fn func(it *item)) error {
-	r, err := f.lookup(t, num)
+	r, err := t.lookup(f, num)
 	if err != nil {
 		return err
 	}
@@ -450,24 +450,6 @@ func (f *flush) others(t *tree, num uint64, depth int, fn func(it *item)) error 
 		}
 	}
 	return nil
-}
-
-// lookup is tree.lookup for the flusher, which reads the store where it must.
-func (f *flush) lookup(t *tree, num uint64) (*ref, error) {
-	if t.root == nil || num>>((t.depth+1)*fanBits) != 0 {
-		return nil, nil
-	}
-	n := t.root
-	for level := t.depth; ; level-- {
-		r := n.slot(index(num, level))
-		if r == nil || level == 0 {
-			return r, nil
-		}
-		var err error
-		if n, err = f.node(r, level-1); err != nil {
-			return nil, err
-		}
-	}
 }
 
 // publish makes what was written the committed state: memory that the store can

@@ -129,8 +129,14 @@ func (t *tree) inline() bool {
 // index returns the slot on a level that leads to page num.
 func index(num uint64, level int) int { return int(num >> (level * fanBits) & (fan - 1)) }
 
+// nodes finds the table node that a reference leads to: a Tx in memory, the flusher
+// in the store too.
+type nodes interface {
+	node(r *ref, level int) (*tnode, error)
+}
+
 // lookup returns the reference to page num. It is nil if there is none.
-func (t *tree) lookup(tx *Tx, num uint64) (*ref, error) {
+func (t *tree) lookup(in nodes, num uint64) (*ref, error) {
 	if t.root == nil || num>>((t.depth+1)*fanBits) != 0 {
 		return nil, nil
 	}
@@ -141,7 +147,7 @@ func (t *tree) lookup(tx *Tx, num uint64) (*ref, error) {
 			return r, nil
 		}
 		var err error
-		if n, err = tx.node(r, level-1); err != nil {
+		if n, err = in.node(r, level-1); err != nil {
 			return nil, err
 		}
 	}
