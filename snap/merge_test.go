@@ -249,11 +249,10 @@ func TestForkWithManySnapshotsIsDeletedInSteps(t *testing.T) {
 	m := h.v.Main()
 	f := h.fork(m, "f")
 	ino := h.create(f, "first")
-	var child *View
 	for i := range 3000 {
 		s := h.snapshot(f, fmt.Sprint("s", i))
 		if i == 1500 {
-			child = h.fork(s, "child")
+			h.fork(s, "child")
 			h.must(h.v.RenameFork(h.ctx, f, "child", m, "child"))
 		}
 		if i%500 == 0 {
@@ -269,7 +268,7 @@ func TestForkWithManySnapshotsIsDeletedInSteps(t *testing.T) {
 	h.st = h.st.CrashAt(0)
 	h.open()
 	m = h.v.Main()
-	child, err = h.v.Fork(m, "child")
+	child, err := h.v.Fork(m, "child")
 	h.must(err)
 	h.want(child, ino, "after 1000")
 	h.idle()
