@@ -258,6 +258,16 @@ func (v *Volume) changedSince(ctx context.Context, f *fork, n uint64) (bool, err
 	if err := v.space.SyncAll(ctx); err != nil {
 		return false, err
 	}
-	recs, err := v.st.Scan(ctx, key(keyIndex, f.id, n+1), after(key(keyIndex, f.id)), 1)
-	return len(recs) > 0, err
+	for {
+		merges := v.merges.Load()
+		for _, prefix := range v.prefixes(f) {
+			recs, err := v.st.Scan(ctx, key(keyIndex, prefix, n+1), after(key(keyIndex, prefix)), 1)
+			if err != nil || len(recs) > 0 {
+				return len(recs) > 0, err
+			}
+		}
+		if v.merges.Load() == merges {
+			return false, nil
+		}
+	}
 }

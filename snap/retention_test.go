@@ -321,3 +321,47 @@ func TestAutomaticNames(t *testing.T) {
 		}
 	}
 }
+
+// A fork that has taken its parent's place has its heads where the parent had
+// them. That it changed is seen there, too.
+func TestAutomaticSnapshotsOfAMergedFork(t *testing.T) {
+	for _, many := range []bool{false, true} {
+		d := newTimed(t)
+		d.o.atOnce = 3
+		d.reopen(false)
+		m := d.v.Main()
+		p := d.fork(m, "p")
+		var inos []uint64
+		for range 20 {
+			inos = append(inos, d.create(p, "p"))
+		}
+		g := d.fork(p, "g")
+		d.write(g, inos[0], "g")
+		if many {
+			for range 30 {
+				d.create(g, "g")
+			}
+		}
+		d.must(d.v.RenameFork(d.ctx, p, "g", m, "g"))
+		d.dropFork(m, "p")
+		if prefix, moving := d.place(g); moving != 0 || (prefix == g.fork.id) != many {
+			t.Fatalf("the records are at %d and %d, the fork is %d", prefix, moving, g.fork.id)
+		}
+		policy, err := ParsePolicy("9h")
+		d.must(err)
+		d.must(d.v.SetPolicy(d.ctx, g, policy))
+		d.pass(time.Minute)
+		for i := range 3 {
+			d.write(g, inos[i], "changed")
+			d.pass(time.Hour)
+		}
+		if r, err := d.v.Retention(g); err != nil || r.Autos != 4 {
+			t.Errorf("%d automatic snapshots, %v, want 4", r.Autos, err)
+		}
+		d.pass(time.Hour)
+		if r, err := d.v.Retention(g); err != nil || r.Autos != 4 {
+			t.Errorf("nothing changed: %d automatic snapshots, %v, want 4", r.Autos, err)
+		}
+	}
+}
+
