@@ -570,6 +570,9 @@ func (s *Space) Trimming() int {
 
 // trimLater has the trimmer drop what lies beyond a file's end. s.mu is held.
 func (s *Space) trimLater(k Key) {
+	if s.o.Still {
+		return
+	}
 	s.excess = append(s.excess, k)
 	s.trimming++
 	wake(s.trims)

@@ -15,6 +15,7 @@ type Options struct {
 	CacheBytes int64         // of memory for what is in the store as well; default 64 MiB
 	DirtyBytes int64         // of file data not yet in the store; default 64 MiB
 	Interval   time.Duration // between a change and its commit; default 1 s
+	Still      bool          // the ends of truncated files are not dropped
 	// Free tells how many bytes more the store may take; nil: who writes
 	// learns at the end of the group that it is full.
 	Free func(ctx context.Context) (uint64, error)

@@ -71,6 +71,7 @@ func TestTruncatedFileIsTrimmedAfterACrash(t *testing.T) {
 		recs, err := st.Scan(ctx, key(keyExcess), after(key(keyExcess)), 10)
 		must(err)
 		between += len(recs)
+		look(t, st, ino)
 		v, err := Open(ctx, st, Options{CommitInterval: time.Millisecond, Log: t.Logf})
 		must(err)
 		must(v.WaitIdle(ctx))
@@ -88,5 +89,22 @@ func TestTruncatedFileIsTrimmedAfterACrash(t *testing.T) {
 	t.Logf("%d crashes, %d of them with the file's end there", len(crashed), between)
 	if between == 0 {
 		t.Error("no crash left anything to trim")
+	}
+}
+
+// look opens a volume for a look at it, reads a file, and wants the volume as it was.
+func look(t *testing.T, st *store.Memory, ino uint64) {
+	t.Helper()
+	ctx, before := context.Background(), st.LastGroup()
+	v, err := Open(ctx, st, Options{Still: true, Log: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.space.Read(ctx, v.Main().Key(ino), make([]byte, 10), 0); err != nil {
+		t.Fatal(err)
+	}
+	n := v.space.Trimming()
+	if err := v.Close(ctx); err != nil || n > 0 || st.LastGroup() != before {
+		t.Errorf("after a look, %v: %d files are being trimmed, the last group is %d, was %d", err, n, st.LastGroup(), before)
 	}
 }

@@ -99,7 +99,7 @@ func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 		}
 	}
 	v.space = dcdb.NewSpace(st, (*rules)(v), dcdb.Options{
-		CacheBytes: o.CacheBytes, DirtyBytes: o.DirtyBytes, Interval: o.CommitInterval, Free: v.free, Now: v.now, Log: v.log,
+		CacheBytes: o.CacheBytes, DirtyBytes: o.DirtyBytes, Interval: o.CommitInterval, Still: o.Still, Free: v.free, Now: v.now, Log: v.log,
 	})
 	if fresh {
 		if err := v.format(ctx); err != nil {
