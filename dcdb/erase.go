@@ -21,6 +21,7 @@ type eraser struct {
 	n     int     // guarded by mu; objects in queue
 	bytes int64   // guarded by mu; of them
 	ids   int     // guarded by mu; those whose IDs are in memory
+	notes bool    // guarded by mu; waits for a group, to note what is erased
 	wakes chan struct{}
 }
 
@@ -129,12 +130,14 @@ func (e *eraser) step() bool {
 		e.s.o.Log("erasing objects of group %d: %v", f.group, err)
 		return false // the next tick tries again
 	}
+	e.noting(true)
 	err = e.s.Meta(context.Background(), false, func(m *Meta) error {
 		for _, k := range f.keys {
 			m.Delete(k)
 		}
 		return nil
 	})
+	e.noting(false)
 	if err != nil {
 		return false // likewise, or failed
 	}
@@ -145,6 +148,12 @@ func (e *eraser) step() bool {
 	e.ids -= len(f.ids)
 	e.mu.Unlock()
 	return true
+}
+
+func (e *eraser) noting(is bool) {
+	e.mu.Lock()
+	e.notes = is
+	e.mu.Unlock()
 }
 
 // erase erases the objects of f, a few at a time.
@@ -198,12 +207,12 @@ func (e *eraser) eraseSome(ctx context.Context, ids []store.ID) error {
 }
 
 // behind reports whether more bytes than limit wait and nothing but the eraser's
-// time keeps them.
+// time keeps them: not while it waits for a group itself.
 func (e *eraser) behind(limit int64) bool {
 	oldest := e.s.epochs.oldest(e.s.openGroup.Load())
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.bytes > limit && e.queue[0].group < oldest
+	return e.bytes > limit && e.queue[0].group < oldest && !e.notes
 }
 
 // holdUp returns when the eraser is not behind, or after most.

@@ -104,3 +104,64 @@ func TestGroupsWaitForAnEraserThatIsBehind(t *testing.T) {
 		t.Error("still behind")
 	}
 }
+
+// TestNoGroupWaitsForAnEraserThatWaitsForIt: the eraser has erased what it had to,
+// and notes that in a group that is full; that one is written after the one that
+// is held up.
+func TestNoGroupWaitsForAnEraserThatWaitsForIt(t *testing.T) {
+	ctx := context.Background()
+	ts := newTestSpace(t, Options{Interval: time.Hour})
+	deletes, barriers := make(chan struct{}), make(chan struct{})
+	work := func() error {
+		return ts.Work(ctx, 1, 1, 100, func(ctx context.Context, b *Builder) error {
+			ids, err := ts.mem.Put(ctx, b.Group, store.KindContent, [][]byte{make([]byte, 100)})
+			if err == nil {
+				b.Free(ids[0])
+			}
+			return err
+		})
+	}
+	ts.fault.Before(func(op store.Op) {
+		if op == store.OpDelete {
+			<-deletes
+		}
+	})
+	if err := work(); err != nil {
+		t.Fatal(err)
+	}
+	for ts.Erasing() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	held := make(chan struct{}, 10)
+	ts.fault.Before(func(op store.Op) {
+		if op == store.OpBarrier {
+			held <- struct{}{}
+			<-barriers
+		}
+	})
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	<-held
+	err := ts.Meta(ctx, false, func(m *Meta) error {
+		m.Put([]byte("key"), []byte("value"))
+		ts.open.records = ts.st.Limits().BatchRecords
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(deletes)
+	for end := time.Now().Add(20 * time.Second); ts.erase.behind(99); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("a group would wait for the eraser")
+			break
+		}
+	}
+	if ts.Erasing() == 0 {
+		t.Error("the eraser did not wait")
+	}
+	close(barriers)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
