@@ -364,4 +364,3 @@ func TestAutomaticSnapshotsOfAMergedFork(t *testing.T) {
 		}
 	}
 }
-

@@ -78,24 +78,52 @@ func (c *Sizes) snapshots(ctx context.Context, w *View) ([]SnapshotUsage, error)
 
 // sums calls fn for the sums of a fork's dead list.
 func (v *Volume) sums(ctx context.Context, f *fork, fn func(span, sum)) error {
-	for _, prefix := range v.prefixes(f) {
-		err := scan(ctx, v.st, key(keySum, prefix), func(k, val []byte) error {
-			n, err := keyNums(k, 3)
+	for {
+		prefixes := v.prefixes(f)
+		if len(prefixes) == 1 {
+			return v.sumsAt(ctx, prefixes[0], fn)
+		}
+		// What moves from the first place to the second meanwhile would be
+		// met twice. Nothing comes to the first.
+		var all []spent
+		left := 0
+		for _, prefix := range prefixes {
+			err := v.sumsAt(ctx, prefix, func(s span, n sum) {
+				all = append(all, spent{s, n})
+				if prefix == prefixes[0] {
+					left++
+				}
+			})
 			if err != nil {
 				return err
 			}
-			s, err := decodeSum(val)
-			if err != nil {
-				return fmt.Errorf("sum %x: %w", k, err)
+		}
+		if err := v.sumsAt(ctx, prefixes[0], func(span, sum) { left-- }); err != nil {
+			return err
+		}
+		if left == 0 {
+			for _, s := range all {
+				fn(s.span, s.sum)
 			}
-			fn(span{n[0], n[1], n[2]}, s)
 			return nil
-		})
+		}
+	}
+}
+
+// sumsAt is sums of one place.
+func (v *Volume) sumsAt(ctx context.Context, prefix uint64, fn func(span, sum)) error {
+	return scan(ctx, v.st, key(keySum, prefix), func(k, val []byte) error {
+		n, err := keyNums(k, 3)
 		if err != nil {
 			return err
 		}
-	}
-	return nil
+		s, err := decodeSum(val)
+		if err != nil {
+			return fmt.Errorf("sum %x: %w", k, err)
+		}
+		fn(span{n[0], n[1], n[2]}, s)
+		return nil
+	})
 }
 
 // frees returns what comes back when the entries of a fork's spans go. Objects that clones
