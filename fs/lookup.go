@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"dcfs/inode"
 	"dcfs/snap"
@@ -311,7 +312,7 @@ func (m *mount) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Sta
 	return fuse.OK
 }
 
-// Rename moves an entry, and can exchange two.
+// Rename moves an entry, and can exchange two, or leave a whiteout.
 func (m *mount) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname string) fuse.Status {
 	from, st := m.parent(in.NodeId, name)
 	if st != fuse.OK {
@@ -327,7 +328,7 @@ func (m *mount) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname strin
 	if from.door.view != to.door.view {
 		return fuse.EXDEV
 	}
-	replaced, last, err := m.fs.Rename(background, from.door.view, from.ino, name, to.ino, newname, in.Flags)
+	replaced, last, err := m.rename(in, from, name, to, newname)
 	if err != nil {
 		return m.status(err)
 	}
@@ -339,6 +340,13 @@ func (m *mount) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname strin
 		m.settle.changed(to)
 	}
 	return fuse.OK
+}
+
+func (m *mount) rename(in *fuse.RenameIn, from place, name string, to place, newname string) (replaced uint64, last bool, err error) {
+	if flags := in.Flags &^ unix.RENAME_WHITEOUT; flags != in.Flags {
+		return m.fs.RenameWhiteout(background, from.door.view, from.ino, name, to.ino, newname, flags, credOf(&in.InHeader))
+	}
+	return m.fs.Rename(background, from.door.view, from.ino, name, to.ino, newname, in.Flags)
 }
 
 // create makes a regular file for open(2), or takes the one that somebody

@@ -62,7 +62,7 @@ func (w *stormer) step() {
 	f, v := w.x.fs, w.x.view
 	dir, name := w.dir(), w.name()
 	var err error
-	switch w.rng.IntN(9) {
+	switch w.rng.IntN(10) {
 	case 0:
 		_, err = f.Mkdir(bg, v, dir, name, root, 0755)
 	case 1:
@@ -89,6 +89,8 @@ func (w *stormer) step() {
 		}
 	case 8:
 		err = w.list(dir)
+	case 9:
+		_, _, err = f.RenameWhiteout(bg, v, dir, name, w.dir(), w.name(), 0, root)
 	}
 	for _, ok := range allowed {
 		if isErr(err, ok) {

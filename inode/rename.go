@@ -3,12 +3,14 @@ package inode
 import (
 	"context"
 	"fmt"
+	"syscall"
 
 	"dcfs/dcdb"
 	"dcfs/snap"
 )
 
-// Flags of Rename, as those of renameat2(2). Whiteouts are not supported.
+// Flags of Rename, as those of renameat2(2). RENAME_WHITEOUT is a function of
+// its own, RenameWhiteout.
 const (
 	RenameNoReplace = 1 << 0
 	RenameExchange  = 1 << 1
@@ -22,6 +24,28 @@ const maxDepth = 1 << 20
 // is the inode that lost the new name, 0 if there was none, and last reports
 // that it was its last one.
 func (f *FS) Rename(ctx context.Context, v *snap.View, dir uint64, name string, newdir uint64, newname string, flags uint32) (replaced uint64, last bool, err error) {
+	return f.rename(ctx, v, dir, name, newdir, newname, flags, nil)
+}
+
+// RenameWhiteout is Rename that leaves a whiteout under the old name, an inode
+// that overlayfs takes for "deleted here": a character device 0:0 of cred.
+func (f *FS) RenameWhiteout(ctx context.Context, v *snap.View, dir uint64, name string, newdir uint64, newname string, flags uint32, cred Cred) (replaced uint64, last bool, err error) {
+	o := op{"rename", dir, name}
+	if err := writable(v); err != nil {
+		return 0, false, o.wrap(err)
+	}
+	if flags&RenameExchange != 0 {
+		return 0, false, o.wrap(ErrInvalid) // no name becomes free
+	}
+	if err := f.roomForInode(ctx, v); err != nil {
+		return 0, false, o.wrap(err)
+	}
+	return f.rename(ctx, v, dir, name, newdir, newname, flags, &cred)
+}
+
+// rename is Rename; with the credentials of who wants one, it leaves a
+// whiteout.
+func (f *FS) rename(ctx context.Context, v *snap.View, dir uint64, name string, newdir uint64, newname string, flags uint32, whiteout *Cred) (replaced uint64, last bool, err error) {
 	o := op{"rename", dir, name}
 	if err := writable(v); err != nil {
 		return 0, false, o.wrap(err)
@@ -44,7 +68,7 @@ func (f *FS) Rename(ctx context.Context, v *snap.View, dir uint64, name string, 
 		case flags&RenameExchange != 0:
 			return r.exchange(tx)
 		}
-		replaced, last, err = r.move(tx, v)
+		replaced, last, err = r.move(tx, v, whiteout)
 		return err
 	})
 	return replaced, last, err
@@ -213,7 +237,7 @@ func (r *rename) exchange(tx *dcdb.Tx) error {
 }
 
 // move gives the inode its new name, and takes that from who had it.
-func (r *rename) move(tx *dcdb.Tx, v *snap.View) (replaced uint64, last bool, err error) {
+func (r *rename) move(tx *dcdb.Tx, v *snap.View, whiteout *Cred) (replaced uint64, last bool, err error) {
 	m, err := planMove(r.child, r.from.place(), r.to.place())
 	if err != nil {
 		return 0, false, err
@@ -229,8 +253,21 @@ func (r *rename) move(tx *dcdb.Tx, v *snap.View) (replaced uint64, last bool, er
 		replaced, last = r.to.ino, d.last
 		d.apply(now)
 	}
-	r.from.clear(now)
-	r.to.set(r.from.ino, r.from.mode, now)
+	moved := r.from.dirent
+	if whiteout != nil {
+		r.from.whiteOut(tx, v, *whiteout, now)
+	} else {
+		r.from.clear(now)
+	}
+	r.to.set(moved.ino, moved.mode, now)
 	m.apply(now)
 	return replaced, last, nil
+}
+
+// whiteOut makes the entry name a new whiteout, which inherits no ACL.
+func (e *entry) whiteOut(tx *dcdb.Tx, v *snap.View, cred Cred, now dcdb.Time) {
+	ino, a := v.NewIno(), newborn(dcdb.Attr{Mode: syscall.S_IFCHR}, e.db.Attr(), cred, now)
+	a.Nlink, a.Parent, a.Name = 1, e.dir, e.name
+	tx.Create(v.Key(ino), a)
+	e.set(ino, a.Mode, now)
 }

@@ -1,6 +1,7 @@
 package inode
 
 import (
+	"syscall"
 	"testing"
 
 	"dcfs/snap"
@@ -48,7 +49,7 @@ func TestRenameRules(t *testing.T) {
 		{"hard", "f", nr, ErrExist},
 		{"hard", "f", ex, nil},
 		{"f", "new", nr | ex, ErrInvalid},
-		{"f", "new", 4, ErrInvalid}, // RENAME_WHITEOUT
+		{"f", "new", 4, ErrInvalid}, // RENAME_WHITEOUT: see RenameWhiteout
 		{"f", "new", 8, ErrInvalid},
 	} {
 		x := newFixture(t)
@@ -156,4 +157,54 @@ func (x *fixture) cookies() ([]string, map[string]uint64) {
 		return true
 	}))
 	return names, at
+}
+
+// TestRenameLeavesAWhiteout: RENAME_WHITEOUT leaves a character device 0:0
+// under the old name, and does else what a rename does.
+func TestRenameLeavesAWhiteout(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		flags    uint32
+		want     error
+	}{
+		{"d/f", "d/new", 0, nil},
+		{"d/f", "new", 0, nil},
+		{"d/sub", "d/new", 0, nil},
+		{"d/sub", "e/new", 0, nil},
+		{"d/f", "e/g", 0, nil},
+		{"d/sub", "e/empty", 0, nil},
+		{"d/f", "new", RenameNoReplace, nil},
+		{"d/f", "e/g", RenameNoReplace, ErrExist},
+		{"d/f", "e/g", RenameExchange, ErrInvalid},
+		{"d", "d/sub/x", 0, ErrInvalid},
+		{"d/no", "new", 0, ErrNotExist},
+	} {
+		x := newFixture(t)
+		for _, d := range []string{"d", "d/sub", "e", "e/empty"} {
+			x.mkdir(d)
+		}
+		x.create("d/f", "text")
+		x.create("e/g", "other")
+		dir, name := x.split(c.from)
+		newdir, newname := x.split(c.to)
+		moved, _ := x.lookup(c.from)
+		before := x.list(dir)
+		cred := Cred{UID: 7, GID: 8}
+		_, _, err := x.fs.RenameWhiteout(bg, x.view, dir, name, newdir, newname, c.flags, cred)
+		what := c.from + " to " + c.to
+		x.want(what, err, c.want)
+		if err == nil {
+			if a := x.stat(c.from); a.Mode != syscall.S_IFCHR || a.Rdev != 0 || a.Nlink != 1 || a.UID != 7 || a.GID != 8 {
+				t.Errorf("%s: left behind is %+v, want a whiteout of 7:8", what, a)
+			}
+			if a := x.stat(c.to); a.Ino != moved.Ino {
+				t.Errorf("%s: arrived is %d, want %d", what, a.Ino, moved.Ino)
+			}
+			if got := x.list(dir); len(got) < len(before) {
+				t.Errorf("%s: the directory lists %q, before %q", what, got, before)
+			}
+			x.must(x.unlink(c.from)) // it is a file like others
+		}
+		x.check()
+	}
 }
