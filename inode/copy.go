@@ -8,15 +8,20 @@ import (
 	"dcfs/snap"
 )
 
-// copyBytes is how much CopyRange has in memory at a time.
-const copyBytes = 1 << 20
+const (
+	copyBytes  = 1 << 20  // how much CopyRange has in memory at a time
+	firstBytes = 16 << 20 // how much of it nothing interrupts, at most
+)
 
 // CopyRange copies up to n bytes from one file to another, or within one, as
 // copy_file_range(2): up to the source's end, and not onto itself. The source
 // may be in another view of the same volume. Holes stay holes. Whole records are
 // not copied but shared (DESIGN section 4, rule 7).
-func (f *FS) CopyRange(ctx context.Context, srcView *snap.View, src, srcOff uint64, dstView *snap.View, dst, dstOff, n uint64, cred Cred) (uint64, error) {
-	o := op{"copy to", dst, ""}
+//
+// An interrupt makes it a short copy and never an error, which nobody expects
+// of a copy: it is looked at after the first step.
+func (f *FS) CopyRange(interrupt context.Context, srcView *snap.View, src, srcOff uint64, dstView *snap.View, dst, dstOff, n uint64, cred Cred) (uint64, error) {
+	o, ctx := op{"copy to", dst, ""}, context.WithoutCancel(interrupt)
 	if err := writable(dstView); err != nil {
 		return 0, o.wrap(err)
 	}
@@ -42,7 +47,12 @@ func (f *FS) CopyRange(ctx context.Context, srcView *snap.View, src, srcOff uint
 		return 0, o.wrap(ErrInvalid)
 	}
 	c := copier{f: f, o: o, cred: cred, srcView: srcView, src: src, dstView: dstView, dst: dst}
-	done, err := c.run(ctx, srcOff, dstOff, n)
+	done, err := c.step(ctx, srcOff, dstOff, min(n, firstBytes))
+	if err == nil && done > 0 {
+		var more uint64
+		more, err = c.run(interrupt, srcOff+done, dstOff+done, n-done)
+		done += more
+	}
 	if done > 0 {
 		return done, nil // as a short write: the next call meets the error
 	}

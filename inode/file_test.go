@@ -2,6 +2,8 @@ package inode
 
 import (
 	"bytes"
+	"context"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -281,6 +283,31 @@ func TestCopyRangeCrossesViewsAndKeepsHoles(t *testing.T) {
 	y := newFixture(t)
 	_, err = x.fs.CopyRange(bg, y.view, y.create("f", "x"), 0, x.view, g, 0, 1, root)
 	x.want("copy from another volume", err, ErrXDev)
+}
+
+// An interrupt, such as Go's runtime sends its own threads all day, makes a copy
+// shorter at worst.
+func TestCopyRangeThatIsInterruptedIsShort(t *testing.T) {
+	x := newFixture(t)
+	text := strings.Repeat("some text ", 400_000) // in records, and more than is held at a time
+	f, g := x.create("f", text), x.create("g", "")
+	gone, end := context.WithCancel(bg)
+	end()
+	for off := uint64(0); off < uint64(len(text)); {
+		n, err := x.fs.CopyRange(gone, x.view, f, off, x.view, g, off+1, uint64(len(text)), root) // not to be shared
+		if err != nil || n == 0 || n == uint64(len(text)) {
+			t.Fatalf("from %d on: %d, %v; want a part", off, n, err)
+		}
+		off += n
+	}
+	if x.content(g) != "\x00"+text {
+		t.Error("the copy is another")
+	}
+	n, err := x.fs.CopyRange(gone, x.view, f, 0, x.view, x.create("h", ""), 0, 4096, root)
+	if n != 4096 || err != nil {
+		t.Errorf("a small copy: %d, %v", n, err)
+	}
+	x.check()
 }
 
 func TestCopyRangeByAUserKillsSetidBits(t *testing.T) {
