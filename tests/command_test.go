@@ -262,13 +262,15 @@ func mountLine(t *testing.T, dir string) string {
 
 // storeStatus is the part of "dcfs status --json" that tests look at.
 type storeStatus struct {
-	Served bool
-	PID    int
-	Mounts []struct {
+	Served     bool
+	PID        int
+	Goroutines int
+	Mounts     []struct {
 		View, Mountpoint, Source string
 		ReadOnly                 bool
 	}
 	UsedBytes        uint64
+	Backlog          struct{ Tasks, Merges, Objects, Bytes int64 }
 	Snapshots, Forks int
 	Counters         map[string]int64
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -750,6 +751,7 @@ type status struct {
 	PID       int              `json:"pid,omitempty"`
 	Version   string           `json:"version,omitempty"` // of the server
 	Since     *time.Time       `json:"since,omitempty"`   // ... and when it began
+	Routines  int              `json:"goroutines,omitempty"`
 	Mounts    []mountStatus    `json:"mounts"`
 	UsedBytes uint64           `json:"usedBytes"`
 	FreeBytes uint64           `json:"freeBytes"`
@@ -766,6 +768,7 @@ func (s *server) status(ctx context.Context) (*status, error) {
 	}
 	since := s.started.UTC()
 	st.Served, st.PID, st.Version, st.Since = true, os.Getpid(), version, &since
+	st.Routines = runtime.NumGoroutine()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for m := range s.mounts {
