@@ -84,6 +84,13 @@ func (s *Space) Erasing() int {
 	return s.erase.n
 }
 
+// Erased reports whether nothing waits to be erased of what was freed up to a group.
+func (s *Space) Erased(group uint64) bool {
+	s.erase.mu.Lock()
+	defer s.erase.mu.Unlock()
+	return len(s.erase.queue) == 0 || s.erase.queue[0].group > group
+}
+
 func (e *eraser) run() {
 	defer e.s.workers.Done()
 	e.mu.Lock()

@@ -42,18 +42,19 @@ type CheckReport struct {
 }
 
 // WaitIdle returns when nothing is left to commit, to trim, to reclaim or to erase.
+// What is overwritten meanwhile it does not wait for: there may always be some of it.
 func (v *Volume) WaitIdle(ctx context.Context) error {
 	defer v.space.Hurry()()
+	var freed uint64 // the group that freed the last of what is to be erased
 	for {
 		trimmed := v.space.Trimming() == 0 // what it dropped is in a group
 		if err := v.space.SyncAll(ctx); err != nil {
 			return err
 		}
-		idle, err := v.Idle(ctx)
-		if err != nil {
-			return err
+		if b, _ := v.waiting(); freed == 0 && trimmed && b.Tasks == 0 && b.Merges == 0 && v.trees.empty() {
+			freed = v.st.LastGroup()
 		}
-		if idle && trimmed {
+		if freed != 0 && v.space.Erased(freed) {
 			return v.space.SyncAll(ctx) // the eraser's last words
 		}
 		select {
