@@ -86,6 +86,9 @@ type copier struct {
 // run copies step by step; each step is a hole or a stretch of data.
 func (c *copier) run(ctx context.Context, srcOff, dstOff, n uint64) (done uint64, err error) {
 	for done < n {
+		if err := ctx.Err(); err != nil {
+			return done, err
+		}
 		step, err := c.step(ctx, srcOff+done, dstOff+done, n-done)
 		if err != nil || step == 0 {
 			return done, err
