@@ -34,7 +34,9 @@ type SetAttr struct {
 
 func (s *SetAttr) chown() bool { return s.UID != nil || s.GID != nil }
 
-// empty reports whether s changes nothing, as chown(-1, -1).
+// empty reports whether s says nothing. FUSE sends that for chown(-1, -1), and
+// before a write that takes set-id bits away; to both it is a change to the
+// owner that is.
 func (s *SetAttr) empty() bool {
 	return s.Mode == nil && !s.chown() && s.Size == nil && s.Atime == nil && s.Mtime == nil &&
 		!s.AtimeNow && !s.MtimeNow && s.Ctime == nil && !s.KillSuidGid
@@ -69,8 +71,8 @@ func (f *FS) Setattr(ctx context.Context, v *snap.View, ino uint64, cred Cred, s
 			return err
 		}
 		if s.empty() {
-			set = Attr{ino, *db.Attr()}
-			return nil
+			uid := db.Attr().UID
+			s.UID = &uid
 		}
 		caps, err := planCapability(db, s.Size != nil || s.chown())
 		if err != nil {

@@ -471,8 +471,9 @@ func (r *refFS) setattr(ino uint64, c Cred, s SetAttr) (Attr, error) {
 			return Attr{}, ErrFileTooBig
 		}
 	}
-	if s == (SetAttr{}) {
-		return n.attr(), nil
+	if s == (SetAttr{}) { // chown(-1, -1)
+		uid := n.uid
+		s.UID = &uid
 	}
 	r.ctime(n)
 	if s.UID != nil || s.GID != nil || s.KillSuidGid {
