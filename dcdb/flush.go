@@ -462,6 +462,11 @@ func (f *flush) publish() {
 		d := &f.deltas[i]
 		n := d.e.n
 		n.pending--
+		if n.entry == d.e {
+			// It has the whole group behind it, and n may lie here untouched for
+			// as long as there is room for it.
+			n.entry = nil
+		}
 		n.committed = d.e.state
 		if d.e.state.Deleted {
 			n.committed = nil
