@@ -50,6 +50,7 @@ type Memory struct {
 	spent    uint64                      // guarded by mu; highest group of a Put or Commit
 	numbers  map[uint64]uint32           // guarded by mu; objects put in an open group
 	segOff   uint32                      // guarded by mu; next free block
+	unsure   unsure                      // guarded by mu; what Cut can choose from
 }
 
 // memoryState is the records as one batch left them. Values are record frames.
@@ -115,6 +116,7 @@ func (m *Memory) Put(ctx context.Context, group uint64, kind Kind, parts [][]byt
 		ids[i] = m.placeLocked(group, len(p))
 		frame := EncodeObject(m.super.UUID, ids[i], kind, p)
 		m.objects.Set(memoryObject{ids[i], frame})
+		m.unsure.putObject(ids[i])
 		m.used += uint64(len(frame))
 	}
 	return ids, nil
@@ -174,6 +176,7 @@ func (m *Memory) Delete(ctx context.Context, ids []ID) error {
 	for _, id := range ids {
 		if o, ok := m.objects.Delete(memoryObject{id: id}); ok {
 			m.used -= uint64(len(o.frame))
+			m.unsure.deleteObject(o)
 		}
 	}
 	return nil
@@ -283,6 +286,7 @@ func (m *Memory) Commit(ctx context.Context, b *Batch) error {
 		old, _ := m.now.records.Delete(string(k))
 		m.used -= uint64(len(old))
 	}
+	m.unsure.commit(b, m.now.records)
 	m.now.group = b.Group
 	m.spent = max(m.spent, b.Group)
 	for g := range m.numbers {
@@ -304,6 +308,7 @@ func (m *Memory) Barrier(ctx context.Context) error {
 		return ErrClosed
 	}
 	m.undone = nil
+	m.unsure.barrier(m.now.group)
 	return nil
 }
 

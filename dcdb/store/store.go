@@ -162,7 +162,8 @@ type Objects interface {
 	Read(ctx context.Context, id ID, kind Kind, off int, p []byte) error
 
 	// Delete erases objects and gives their space back. What does not exist
-	// is skipped: erasing twice is harmless. It need not be durable.
+	// is skipped: erasing twice is harmless. It is durable once a batch is that
+	// is committed later; a crash before that may bring any of them back.
 	Delete(ctx context.Context, ids []ID) error
 
 	// List returns up to limit IDs of existing objects above after, in

@@ -39,6 +39,11 @@ func (s *segments) eraseIn(num uint32, es []extent) error {
 			break
 		}
 	}
+	// A hole that a power cut fills again is an object that nobody knows: by
+	// then the records don't say any more that it was to be erased.
+	if err == nil {
+		err = unix.Fdatasync(int(f.Fd()))
+	}
 	s.files.put(f)
 	if err == nil {
 		s.removeIfEmpty(num)
