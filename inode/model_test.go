@@ -71,11 +71,12 @@ func TestModel(t *testing.T) {
 
 // model is a run.
 type model struct {
-	t    *testing.T
+	t    testing.TB
 	c    modelConfig
 	rng  *rand.Rand
 	ops  []modelOp
 	mem  *store.Memory
+	wrap func(*store.Memory) store.Store // what the volume is opened on; nil: mem itself
 	vol  *snap.Volume
 	fs   *FS
 	time *testClock
@@ -88,6 +89,7 @@ type model struct {
 	gone    []*snap.View // views that were deleted
 	history []moment     // since the last crash; only with crashes
 	floor   int          // the lowest step that a crash may go back to
+	torn    int          // the last step that made several commits
 }
 
 // moment is the world after a step.
@@ -134,7 +136,11 @@ func runModel(t *testing.T, c modelConfig, seed uint64) {
 
 // open opens the volume as a process that starts does.
 func (m *model) open() {
-	vol, err := snap.Open(bg, m.mem, snap.Options{
+	var st store.Store = m.mem
+	if m.wrap != nil {
+		st = m.wrap(m.mem)
+	}
+	vol, err := snap.Open(bg, st, snap.Options{
 		CacheBytes: m.c.cache, DirtyBytes: m.c.dirty, CommitInterval: m.c.commit, Now: m.time.Now, Log: m.t.Logf,
 	})
 	m.must("open", err)
@@ -452,11 +458,7 @@ func (m *model) remount() {
 // the world after some step that was not before the last acknowledged one.
 func (m *model) crash() {
 	m.closeDirs()
-	keep := uint64(0)
-	if groups := m.mem.Undurable(); len(groups) > 0 && m.one(2) {
-		keep = groups[m.rng.IntN(len(groups))]
-	}
-	after := m.mem.CrashAt(keep)
+	after := m.mem.Cut(store.Cut{Rand: m.rng, Killed: m.one(3)})
 	m.vol.Close(bg) // of the dead process: only its goroutines matter
 	m.mem = after
 	m.open()
@@ -520,12 +522,14 @@ func (m *model) clean(l *line) {
 	m.remember()
 	m.must("clean orphans", m.fs.CleanOrphans(bg, l.view))
 	m.target(l).ref.clean()
+	m.settled()
 	m.remember()
 }
 
 // settled makes durable what an operation did in several commits, so that no
 // crash leaves a part of it.
 func (m *model) settled() {
+	m.torn = m.step
 	if m.c.crash > 0 {
 		m.sync()
 	}
