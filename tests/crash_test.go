@@ -1,0 +1,381 @@
+package tests
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A crashFile is what a file holds: pieces that say which operation wrote them.
+// It never changes: an operation makes another one.
+type crashFile struct {
+	pieces []crashPiece
+}
+
+type crashPiece struct {
+	op, n int // the number of the operation, and bytes
+}
+
+func (p crashPiece) bytes(writer int) []byte {
+	b := make([]byte, 0, p.n+64)
+	for i := 0; len(b) < p.n; i++ {
+		b = fmt.Appendf(b, "writer %d, operation %d, %d bytes, line %d\n", writer, p.op, p.n, i)
+	}
+	return b[:p.n]
+}
+
+// crashOp is an operation of a writer that has returned, or has not.
+type crashOp struct {
+	began, ended int64 // ended 0: it has not
+	names        map[string]*crashFile
+}
+
+// crashWriter changes a directory of its own, one operation at a time, and keeps
+// what the directory holds after each. All of it is outside the mount.
+type crashWriter struct {
+	num  int
+	base int // tells the operations of rounds apart
+	rng  *rand.Rand
+
+	ops     []crashOp // ops[0] is how it began
+	touched string    // what the last operation changed
+	acked   int       // the last operation that was fsynced
+}
+
+// crashCut is an acknowledgement: what a snapshot, a fork or an fsync has promised.
+type crashCut struct {
+	path        string // below the mount; "" for fsync
+	asked, done int64
+}
+
+// crashRound is the work between two crashes.
+type crashRound struct {
+	dir     string
+	clock   atomic.Int64 // orders calls: taken before each and after each
+	stop    atomic.Bool
+	writers []*crashWriter
+
+	mu    sync.Mutex
+	acked int64      // guarded by mu; all that had ended by then is safe
+	views []crashCut // guarded by mu
+}
+
+func (r *crashRound) ack(asked int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.acked = max(r.acked, asked)
+}
+
+// step makes one operation, and reports that the mount is still alive.
+func (r *crashRound) step(t *testing.T, w *crashWriter) bool {
+	num := len(w.ops)
+	names := maps.Clone(w.ops[num-1].names)
+	do := w.choose(filepath.Join(r.dir, fmt.Sprint("w", w.num)), num, names)
+	w.ops = append(w.ops, crashOp{began: r.clock.Add(1), names: names})
+	err := do()
+	if err == nil {
+		w.ops[num].ended = r.clock.Add(1)
+		return true
+	}
+	if !dead(err) && !r.stop.Load() {
+		t.Errorf("writer %d: %v", w.num, err)
+	}
+	return false
+}
+
+func dead(err error) bool {
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EIO)
+}
+
+// choose returns an operation, one system call that changes something, and does it
+// to names. What a file needs to be opened and closed changes nothing.
+func (w *crashWriter) choose(dir string, num int, names map[string]*crashFile) func() error {
+	at := func(name string) string { return filepath.Join(dir, name) }
+	// The kernel makes two requests of a write that begins within a page it has
+	// not in its cache: that page and the rest. So none does.
+	n := 4096 * (1 + w.rng.IntN(15))
+	piece := crashPiece{w.base + num, n}
+	w.touched = dir
+	name := fmt.Sprint("f", w.rng.IntN(6))
+	f, tmp := names[name], names["doc.tmp"]
+	switch {
+	case tmp != nil && len(tmp.pieces) == 0 || f != nil && w.rng.IntN(2) == 0:
+		if tmp != nil && len(tmp.pieces) == 0 {
+			name, f = "doc.tmp", tmp
+		}
+		k, off := len(f.pieces), 0
+		if k >= 6 || k > 0 && w.rng.IntN(3) == 0 { // over a piece that is there
+			k = w.rng.IntN(k)
+			piece.n = f.pieces[k].n
+		}
+		for _, p := range f.pieces[:k] {
+			off += p.n
+		}
+		w.touched = at(name)
+		names[name] = &crashFile{append(slices.Clone(f.pieces[:k]), piece)}
+		if k < len(f.pieces) {
+			names[name].pieces = append(names[name].pieces, f.pieces[k+1:]...)
+		}
+		return func() error {
+			h, err := os.OpenFile(at(name), os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			_, err = h.WriteAt(piece.bytes(w.num), int64(off))
+			return err
+		}
+	case tmp != nil:
+		names["doc"] = tmp
+		delete(names, "doc.tmp")
+		return func() error { return os.Rename(at("doc.tmp"), at("doc")) }
+	case w.rng.IntN(3) == 0:
+		name, f = "doc.tmp", nil
+		fallthrough
+	case f == nil:
+		names[name] = &crashFile{}
+		return func() error { return makeEmpty(at(name)) }
+	case w.rng.IntN(3) == 0:
+		delete(names, name)
+		return func() error { return os.Remove(at(name)) }
+	case w.rng.IntN(2) == 0:
+		names[name], w.touched = &crashFile{}, at(name)
+		return func() error { return os.Truncate(at(name), 0) }
+	default:
+		to := fmt.Sprint("f", w.rng.IntN(6))
+		if to != name {
+			names[to] = f
+			delete(names, name)
+		}
+		return func() error { return os.Rename(at(name), at(to)) }
+	}
+}
+
+func makeEmpty(path string) error {
+	h, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err == nil {
+		h.Close()
+	}
+	return err
+}
+
+// work lets the writers, and who takes snapshots and forks, run until the mount is
+// dead.
+func (r *crashRound) work(t *testing.T, round int, crash func()) {
+	var all sync.WaitGroup
+	for _, w := range r.writers {
+		all.Go(func() {
+			for r.step(t, w) {
+				if w.rng.IntN(8) != 0 {
+					continue
+				}
+				h, err := os.Open(w.touched)
+				if err != nil {
+					continue // a dead mount: the next step knows
+				}
+				if h.Sync() == nil {
+					last := len(w.ops) - 1
+					w.acked = last
+					r.ack(w.ops[last].began)
+				}
+				h.Close()
+			}
+		})
+	}
+	all.Go(func() {
+		for i := 0; ; i++ {
+			path := filepath.Join(".snapshots", fmt.Sprintf("s%d-%d", round, i))
+			if i%3 == 2 {
+				path = filepath.Join(".forks", fmt.Sprintf("f%d-%d", round, i))
+			}
+			asked := r.clock.Add(1)
+			err := os.Mkdir(filepath.Join(r.dir, path), 0o755)
+			if err != nil {
+				if !dead(err) && !r.stop.Load() {
+					t.Errorf("mkdir %s: %v", path, err)
+				}
+				return
+			}
+			r.ack(asked)
+			r.mu.Lock()
+			r.views = append(r.views, crashCut{path, asked, r.clock.Add(1)})
+			r.mu.Unlock()
+		}
+	})
+	crash()
+	r.stop.Store(true)
+	all.Wait()
+}
+
+// found returns which operations of w, of those that may, a directory shows.
+func (w *crashWriter) found(dir string, may func(k int) bool) (states []int, got string) {
+	got = listing(dir)
+	sums := map[*crashFile]string{}
+	for k := range w.ops {
+		if !may(k) {
+			continue
+		}
+		var lines []string
+		for name, f := range w.ops[k].names {
+			if sums[f] == "" {
+				var b []byte
+				for _, p := range f.pieces {
+					b = append(b, p.bytes(w.num)...)
+				}
+				sums[f] = fmt.Sprintf("%d %x", len(b), sha256.Sum256(b))
+			}
+			lines = append(lines, name+" "+sums[f])
+		}
+		slices.Sort(lines)
+		if strings.Join(lines, "\n") == got {
+			states = append(states, k)
+		}
+	}
+	return states, got
+}
+
+// tail says what the last operations left, by sizes.
+func (w *crashWriter) tail() string {
+	var lines []string
+	for k := max(0, len(w.ops)-6); k < len(w.ops); k++ {
+		line := fmt.Sprintf("%d, from %d to %d:", k, w.ops[k].began, w.ops[k].ended)
+		for _, name := range slices.Sorted(maps.Keys(w.ops[k].names)) {
+			line += fmt.Sprintf(" %s %v", name, w.ops[k].names[name].pieces)
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// listing says what a directory holds, by name, size and sum.
+func listing(dir string) string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err.Error()
+	}
+	var lines []string
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err.Error()
+		}
+		lines = append(lines, fmt.Sprintf("%s %d %x", e.Name(), len(b), sha256.Sum256(b)))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// verify wants a view to be a cut through all writers: all that had ended when it
+// was asked for, nothing that began after it was done, and of what is there
+// everything that had ended when it began. It returns what each writer is at.
+func (r *crashRound) verify(t *testing.T, what, root string, asked, done int64) []int {
+	t.Helper()
+	at := make([]int, len(r.writers))
+	began := int64(0) // when the last operation began that must be there
+	may := make([][]int, len(r.writers))
+	for i, w := range r.writers {
+		states, got := w.found(filepath.Join(root, fmt.Sprint("w", w.num)), func(k int) bool {
+			if root == r.dir && k < w.acked {
+				return false
+			}
+			next := k + 1
+			lost := next < len(w.ops) && w.ops[next].ended != 0 && w.ops[next].ended < asked
+			return !lost && w.ops[k].began <= done
+		})
+		if len(states) == 0 {
+			t.Fatalf("%s: writer %d: no state that could be is there, of %d operations; the last fsynced is %d; it has\n%s\nthe last were\n%s", what, w.num, len(w.ops)-1, w.acked, got, w.tail())
+		}
+		may[i] = states
+		began = max(began, w.ops[states[0]].began)
+	}
+	for i, w := range r.writers {
+		last := may[i][len(may[i])-1]
+		if next := last + 1; next < len(w.ops) && w.ops[next].ended != 0 && w.ops[next].ended < began {
+			t.Errorf("%s: writer %d is at operation %d, but another writer's operation is there that began after the next one had ended", what, w.num, last)
+		}
+		at[i] = last
+	}
+	return at
+}
+
+func crashRounds(short, long int) int {
+	if n, err := strconv.Atoi(os.Getenv("DCFS_CRASH_ROUNDS")); err == nil {
+		return n
+	}
+	if os.Getenv("DCFS_LONG") != "" {
+		return long
+	}
+	return short
+}
+
+// TestKilledUnderWriters kills the server with SIGKILL while writers work and
+// snapshots and forks are taken, again and again. What is mounted then is a prefix
+// of all that was done, with nothing missing that was acknowledged; each snapshot
+// and fork is a cut through all writers. DCFS_CRASH_ROUNDS makes it longer.
+func TestKilledUnderWriters(t *testing.T) {
+	store, dir := newMount(t)
+	crashUnderWriters(t, store, dir, crashRounds(3, 200), func(rng *rand.Rand) {
+		pid := statusOf(t, dir).PID
+		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		serverGone(t, pid)
+	}, func(round int) {
+		if round%2 == 0 { // a mount clears the dead one by itself
+			dcfs(t, "umount", dir)
+		}
+		dcfs(t, "mount", store, dir)
+	})
+}
+
+// crashUnderWriters does rounds of work, crash and mount.
+func crashUnderWriters(t *testing.T, store, dir string, rounds int, crash func(*rand.Rand), mount func(round int)) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	begin := make([]map[string]*crashFile, 4)
+	for i := range begin {
+		begin[i] = map[string]*crashFile{}
+		must(t, os.Mkdir(filepath.Join(dir, fmt.Sprint("w", i)), 0o755))
+	}
+	shell(t, `mkdir "$1/.snapshots/begin" && rmdir "$1/.snapshots/begin"`, dir) // durable
+	ops, views := 0, 0
+	for round := range rounds {
+		r := &crashRound{dir: dir}
+		for i := range begin {
+			r.writers = append(r.writers, &crashWriter{num: i, base: round * 1e6, rng: rand.New(rand.NewPCG(seed, uint64(round*10+i+1))), ops: []crashOp{{names: begin[i]}}})
+		}
+		r.work(t, round, func() { crash(rng) })
+		mount(round)
+		at := r.verify(t, fmt.Sprintf("round %d", round), dir, r.acked, r.clock.Load()+1)
+		for _, v := range r.views {
+			r.verify(t, fmt.Sprintf("round %d, %s", round, v.path), filepath.Join(dir, v.path), v.asked, v.done)
+		}
+		for i, w := range r.writers {
+			// Numbers begin anew: what is there is written down by content.
+			begin[i] = w.ops[at[i]].names
+			ops += at[i]
+		}
+		views += len(r.views)
+		if t.Failed() {
+			t.Fatalf("round %d", round)
+		}
+		shell(t, `cd "$1"; shopt -s nullglob; for d in .snapshots/* .forks/*; do :; done; ls .snapshots | sed 's,^,.snapshots/,' | xargs -r rmdir; ls .forks | sed 's,^,.forks/,' | xargs -r rmdir`, dir)
+	}
+	dcfs(t, "umount", dir)
+	dcfs(t, "check", "--data", store)
+	t.Logf("%d crashes, %d operations outlived them, %d snapshots and forks acknowledged", rounds, ops, views)
+}
