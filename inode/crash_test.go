@@ -389,3 +389,31 @@ func TestCrashesFindMistakes(t *testing.T) {
 		})
 	}
 }
+
+// TestMountAfterACrashReadsTheSame beside few files and many: what a mount asks of
+// the store after a crash does not grow with the volume.
+func TestMountAfterACrashReadsTheSame(t *testing.T) {
+	calls := func(files int) int64 {
+		mem := newMemory()
+		x := newFixtureOn(t, mem, Options{})
+		for i := range files {
+			x.create(fmt.Sprint("f", i), "some")
+		}
+		x.must(x.fs.SyncAll(bg))
+		x.create("last", "not synced")
+		c := store.NewCounting(mem.Cut(store.Cut{Rand: rand.New(rand.NewPCG(1, 1))}))
+		vol, err := snap.Open(bg, c, snap.Options{CommitInterval: time.Hour})
+		x.must(err)
+		defer vol.Close(bg)
+		f := New(vol, Options{})
+		x.must(f.CleanOrphans(bg, vol.Main()))
+		_, err = f.Getattr(bg, vol.Main(), snap.RootIno)
+		x.must(err)
+		return c.Calls() + c.RecordsScanned.Load()
+	}
+	few, many := calls(10), calls(5000)
+	t.Logf("%d calls to the store and records read beside 10 files, %d beside 5000", few, many)
+	if many > few+10 { // a directory has a level more, and the background its turn
+		t.Errorf("a mount made %d calls to the store and records read beside 10 files, %d beside 5000", few, many)
+	}
+}
