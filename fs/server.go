@@ -23,8 +23,8 @@ const (
 	// that the kernel has under way. Its default of 12 is for slow servers.
 	maxBackground = 64
 
-	// maxInflightBytes bounds the memory of requests being answered: each may
-	// hold maxRequestBytes.
+	// maxInflightBytes bounds the memory of requests being answered by go-fuse's
+	// server: each may hold maxRequestBytes.
 	maxInflightBytes = 128 << 20
 
 	// longTimeout is how long the kernel may keep what only it changes.
@@ -39,6 +39,10 @@ const (
 // Closed, as Options.SnapDir or ForkDir, closes these doors: the name is
 // nothing special.
 const Closed = "none"
+
+// GoFuse, as Options.Transport, has go-fuse's own server read the requests: the
+// way to tell whether a fault is in ours.
+const GoFuse = "gofuse"
 
 // Options are what a mount can choose.
 type Options struct {
@@ -58,6 +62,9 @@ type Options struct {
 	// EntryTimeout and AttrTimeout are how long the kernel keeps names and
 	// attributes of a view: an hour if 0, not at all if negative.
 	EntryTimeout, AttrTimeout time.Duration
+
+	// Transport is GoFuse, or "" for the faster one of our own.
+	Transport string
 
 	// Mountpoint is where Unmount unmounts, if this process sees it.
 	Mountpoint string
@@ -100,6 +107,9 @@ func (o *Options) check() error {
 			return fmt.Errorf("%q can't be the name of a directory", s)
 		}
 	}
+	if o.Transport != "" && o.Transport != GoFuse {
+		return fmt.Errorf("there is no transport %q: %s is one", o.Transport, GoFuse)
+	}
 	if o.SnapDir != "" && o.SnapDir == o.ForkDir {
 		return fmt.Errorf("snapshots and forks can't both be in %q", o.SnapDir)
 	}
@@ -122,7 +132,7 @@ type mount struct {
 	own     *door                       // immutable; to the view that is mounted
 	opts    Options                     // immutable
 	log     func(f string, args ...any) // immutable
-	kernel  *fuse.Server                // immutable once requests come
+	kernel  transport                   // immutable once requests come
 	entryTo timeout                     // immutable
 	attrTo  timeout                     // immutable
 
@@ -157,14 +167,12 @@ func Serve(fd int, f *inode.FS, v *snap.View, o Options) (*Server, error) {
 		syscall.Close(fd)
 		return nil, err
 	}
-	// The descriptor is blocking and stays so: go-fuse reads it in threads.
-	kernel, err := fuse.NewServer(m, fmt.Sprintf("/dev/fd/%d", fd), m.fuseOptions())
-	if err != nil {
+	if m.kernel, err = m.newTransport(fd); err != nil {
 		m.end()
 		return nil, fmt.Errorf("answer the kernel: %w", err)
 	}
 	m.register()
-	go kernel.Serve()
+	go m.kernel.Serve()
 	return &Server{m}, nil
 }
 
@@ -290,9 +298,6 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // String names the file system in messages of go-fuse.
 func (m *mount) String() string { return "dcfs" }
-
-// Init is called before the first request.
-func (m *mount) Init(s *fuse.Server) { m.kernel = s }
 
 // OnUnmount is called after the last request.
 func (m *mount) OnUnmount() { m.end() }

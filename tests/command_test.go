@@ -217,6 +217,9 @@ func newHarmedStore(t *testing.T) string {
 func mountAt(t *testing.T, source string, flags ...string) string {
 	t.Helper()
 	dir := mountPoint(t)
+	if transport := os.Getenv(transportEnv); transport != "" {
+		flags = append([]string{"-o", "transport=" + transport}, flags...)
+	}
 	dcfs(t, append(append([]string{"mount"}, flags...), source, dir)...)
 	return dir
 }

@@ -28,6 +28,9 @@ import (
 // serverEnv is set in a process that TestMain shall make a server.
 const serverEnv = "DCFS_TEST_SERVER"
 
+// transportEnv is the transport of the mounts of all tests, such as fs.GoFuse.
+const transportEnv = "DCFS_TEST_TRANSPORT"
+
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(serverEnv); kind != "" {
 		serve(kind, os.Stdin, os.Stdout)
@@ -265,7 +268,8 @@ func (h *host) mount(args []string) error {
 	if fs.Served(v) {
 		return errors.New("busy")
 	}
-	o := fs.Options{Mountpoint: args[0], Log: logf, Debug: os.Getenv("DCFS_TEST_DEBUG") != ""}
+	o := fs.Options{Mountpoint: args[0], Log: logf, Debug: os.Getenv("DCFS_TEST_DEBUG") != "",
+		Transport: os.Getenv(transportEnv)}
 	if len(args) == 4 {
 		o.SnapDir, o.ForkDir = args[2], args[3]
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dcfs/fs"
 	"dcfs/snap"
 )
 
@@ -20,6 +21,7 @@ type mountOptions struct {
 	NoACL       bool   `json:"noACL,omitempty"`
 	SnapDir     string `json:"snapDir,omitempty"` // "none": closed
 	ForkDir     string `json:"forkDir,omitempty"`
+	Transport   string `json:"transport,omitempty"` // "": the default
 
 	FsName string `json:"-"`
 	Suid   bool   `json:"-"` // the kernel's flags, not the server's business
@@ -116,6 +118,13 @@ var options = map[string]option{
 	}),
 	"snapdir": valued(func(p *optionParser, v string) error { return setDir(&p.mount.SnapDir, v) }),
 	"forkdir": valued(func(p *optionParser, v string) error { return setDir(&p.mount.ForkDir, v) }),
+	"transport": valued(func(p *optionParser, v string) error {
+		if v != fs.GoFuse && v != "dcfs" {
+			return fmt.Errorf("it is dcfs, the default, or %s", fs.GoFuse)
+		}
+		p.mount.Transport = strings.TrimPrefix(v, "dcfs")
+		return nil
+	}),
 	"fsname":  valued(setFsName),
 	"subtype": valued(func(*optionParser, string) error { return nil }),
 

@@ -553,7 +553,7 @@ func (s *server) attach(c *conn, m *served) error {
 func (s *server) fsOptions(m *served) fs.Options {
 	return fs.Options{
 		StrictAtime: m.options.StrictAtime, NoACL: m.options.NoACL, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
-		Mountpoint: m.mountpoint, Debug: s.log.debug, Log: s.log.printf,
+		Transport: m.options.Transport, Mountpoint: m.mountpoint, Debug: s.log.debug, Log: s.log.printf,
 	}
 }
 

@@ -44,6 +44,7 @@ var workloads = []workload{
 	{"growth", "what a snapshot, a fork and the first change after a snapshot cost, by the size of the volume", growth},
 	{"quiet", "create+write 4 KiB+close while snapshots of as many contents as 10 GiB are reclaimed", quiet},
 	{"many", "what the next snapshot, fork and lookup cost on a volume with many snapshots and forks", many},
+	{"peers", "dcfs with its own transport and with go-fuse's, go-fuse's loopback, and the disk, in turns", peers},
 }
 
 func main() {

@@ -42,6 +42,9 @@ func (f figure) String() string {
 	if f.Unit == "ms" {
 		return fmt.Sprintf("%.2f ms (%.2f to %.2f)", f.Median, f.Min, f.Max)
 	}
+	if f.Unit == "x" {
+		return fmt.Sprintf("%.2f (%.2f to %.2f)", f.Median, f.Min, f.Max)
+	}
 	if f.Min == f.Max {
 		return fmt.Sprintf("%.0f %s", f.Median, f.Unit)
 	}

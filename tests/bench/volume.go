@@ -15,11 +15,12 @@ import (
 type volume struct {
 	c          *config
 	store, mnt string
+	flags      []string // of dcfs mount
 }
 
 // newVolume makes and mounts a volume.
-func (c *config) newVolume(name string) (*volume, error) {
-	v := &volume{c, filepath.Join(c.dir, name, "store"), filepath.Join(c.dir, name, "mnt")}
+func (c *config) newVolume(name string, flags ...string) (*volume, error) {
+	v := &volume{c, filepath.Join(c.dir, name, "store"), filepath.Join(c.dir, name, "mnt"), flags}
 	if err := os.MkdirAll(v.mnt, 0o755); err != nil {
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func (v *volume) command(args ...string) ([]byte, error) {
 }
 
 func (v *volume) mount() error {
-	_, err := v.command("mount", v.store, v.mnt)
+	_, err := v.command(append(append([]string{"mount"}, v.flags...), v.store, v.mnt)...)
 	return err
 }
 
