@@ -26,6 +26,8 @@ func TestOptionsSayWhatTheMountIs(t *testing.T) {
 		"strictatime,lazytime":             {},
 		"noacl":                            {NoACL: true},
 		"noacl,acl":                        {},
+		"transport=gofuse":                 {Transport: "gofuse"},
+		"transport=gofuse,transport=dcfs":  {},
 		"snapdir=.snap,forkdir=none":       {SnapDir: ".snap", ForkDir: "none"},
 		`fsname="a,b",default_permissions`: {FsName: "a,b"},
 		"ro":                               {ReadOnly: true, Flags: unix.MS_RDONLY},
