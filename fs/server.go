@@ -40,9 +40,9 @@ const (
 // nothing special.
 const Closed = "none"
 
-// GoFuse, as Options.Transport, has go-fuse's own server read the requests: the
-// way to tell whether a fault is in ours.
-const GoFuse = "gofuse"
+// Wire, as Options.Transport, has requests read by a loop of our own instead of
+// go-fuse's server.
+const Wire = "wire"
 
 // Options are what a mount can choose.
 type Options struct {
@@ -63,7 +63,7 @@ type Options struct {
 	// attributes of a view: an hour if 0, not at all if negative.
 	EntryTimeout, AttrTimeout time.Duration
 
-	// Transport is GoFuse, or "" for the faster one of our own.
+	// Transport is Wire, or "" for go-fuse's server.
 	Transport string
 
 	// Mountpoint is where Unmount unmounts, if this process sees it.
@@ -107,8 +107,8 @@ func (o *Options) check() error {
 			return fmt.Errorf("%q can't be the name of a directory", s)
 		}
 	}
-	if o.Transport != "" && o.Transport != GoFuse {
-		return fmt.Errorf("there is no transport %q: %s is one", o.Transport, GoFuse)
+	if o.Transport != "" && o.Transport != Wire {
+		return fmt.Errorf("there is no transport %q: %s is one", o.Transport, Wire)
 	}
 	if o.SnapDir != "" && o.SnapDir == o.ForkDir {
 		return fmt.Errorf("snapshots and forks can't both be in %q", o.SnapDir)

@@ -28,10 +28,10 @@ type transport interface {
 // newTransport takes fd over and agrees on the protocol with the kernel. The
 // descriptor is blocking and stays so.
 func (m *mount) newTransport(fd int) (transport, error) {
-	if m.opts.Transport == GoFuse {
-		return fuse.NewServer(m, fmt.Sprintf("/dev/fd/%d", fd), m.fuseOptions())
+	if m.opts.Transport == Wire {
+		return newWire(fd, m, m.fuseOptions(), m.log)
 	}
-	return newWire(fd, m, m.fuseOptions(), m.log)
+	return fuse.NewServer(m, fmt.Sprintf("/dev/fd/%d", fd), m.fuseOptions())
 }
 
 // wire is a transport over go-fuse's protocol layer. Two system calls and two

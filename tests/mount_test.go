@@ -28,7 +28,7 @@ import (
 // serverEnv is set in a process that TestMain shall make a server.
 const serverEnv = "DCFS_TEST_SERVER"
 
-// transportEnv is the transport of the mounts of all tests, such as fs.GoFuse.
+// transportEnv is the transport of the mounts of all tests, such as fs.Wire.
 const transportEnv = "DCFS_TEST_TRANSPORT"
 
 func TestMain(m *testing.M) {

@@ -17,12 +17,12 @@ import (
 	"dcfs/fs"
 )
 
-// TestTheOtherTransport runs a handful of tests over go-fuse's own server.
+// TestTheOtherTransport runs a handful of tests over the loop of our own.
 func TestTheOtherTransport(t *testing.T) {
 	if os.Getenv(transportEnv) != "" {
 		t.Skip("it is that of all tests")
 	}
-	t.Setenv(transportEnv, fs.GoFuse)
+	t.Setenv(transportEnv, fs.Wire)
 	for _, c := range []struct {
 		name string
 		test func(t *testing.T)
@@ -38,7 +38,7 @@ func TestTheOtherTransport(t *testing.T) {
 		t.Run(c.name, c.test)
 	}
 	t.Run("Command", func(t *testing.T) {
-		_, dir := newMount(t, "-o", "transport="+fs.GoFuse)
+		_, dir := newMount(t, "-o", "transport="+fs.Wire)
 		writeFile(t, filepath.Join(dir, "a"), "text")
 		wantFile(t, filepath.Join(dir, "a"), "text")
 		r := runCommand(t, nil, dcfsBinary(t), "mount", "-o", "transport=pigeon", newStore(t), mountPoint(t))
@@ -50,7 +50,7 @@ func TestTheOtherTransport(t *testing.T) {
 
 // onTransports runs a test over each transport.
 func onTransports(t *testing.T, test func(t *testing.T, transport string)) {
-	for _, name := range []string{"dcfs", fs.GoFuse} {
+	for _, name := range []string{"gofuse", fs.Wire} {
 		t.Run(name, func(t *testing.T) { test(t, "transport="+name) })
 	}
 }

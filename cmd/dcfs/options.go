@@ -119,10 +119,10 @@ var options = map[string]option{
 	"snapdir": valued(func(p *optionParser, v string) error { return setDir(&p.mount.SnapDir, v) }),
 	"forkdir": valued(func(p *optionParser, v string) error { return setDir(&p.mount.ForkDir, v) }),
 	"transport": valued(func(p *optionParser, v string) error {
-		if v != fs.GoFuse && v != "dcfs" {
-			return fmt.Errorf("it is dcfs, the default, or %s", fs.GoFuse)
+		if v != fs.Wire && v != "gofuse" {
+			return fmt.Errorf("it is gofuse, the default, or %s", fs.Wire)
 		}
-		p.mount.Transport = strings.TrimPrefix(v, "dcfs")
+		p.mount.Transport = strings.TrimPrefix(v, "gofuse")
 		return nil
 	}),
 	"fsname":  valued(setFsName),

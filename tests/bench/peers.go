@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,7 +41,11 @@ func peers(c *config) (t *table, err error) {
 		return nil, err
 	}
 	tarball := filepath.Join(c.dir, "src.tar")
-	if out, err := exec.Command("tar", "-C", filepath.Join(runtime.GOROOT(), "src"), "-cf", tarball, ".").CombinedOutput(); err != nil {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go env GOROOT: %w", err)
+	}
+	if out, err := exec.Command("tar", "-C", filepath.Join(strings.TrimSpace(string(root)), "src"), "-cf", tarball, ".").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("tar: %v: %s", err, out)
 	}
 	t = &table{}
@@ -87,7 +90,7 @@ func peers(c *config) (t *table, err error) {
 
 // newPeers makes the peers. Those it returns must be ended, also after an error.
 func (c *config) newPeers() (all []*peer, err error) {
-	for _, o := range []struct{ name, transport string }{{"dcfs", "dcfs"}, {"dcfs gofuse", "gofuse"}} {
+	for _, o := range []struct{ name, transport string }{{"dcfs wire", "wire"}, {"dcfs", "gofuse"}} {
 		v, err := c.newVolume("peer-"+o.transport, "-o", "transport="+o.transport)
 		if err != nil {
 			return all, err
