@@ -112,6 +112,7 @@ func TestNoGroupWaitsForAnEraserThatWaitsForIt(t *testing.T) {
 	ctx := context.Background()
 	ts := newTestSpace(t, Options{Interval: time.Hour})
 	deletes, barriers := make(chan struct{}), make(chan struct{})
+	erasing := make(chan struct{}, 10)
 	work := func() error {
 		return ts.Work(ctx, 1, 1, 100, func(ctx context.Context, b *Builder) error {
 			ids, err := ts.mem.Put(ctx, b.Group, store.KindContent, [][]byte{make([]byte, 100)})
@@ -123,15 +124,14 @@ func TestNoGroupWaitsForAnEraserThatWaitsForIt(t *testing.T) {
 	}
 	ts.fault.Before(func(op store.Op) {
 		if op == store.OpDelete {
+			erasing <- struct{}{}
 			<-deletes
 		}
 	})
 	if err := work(); err != nil {
 		t.Fatal(err)
 	}
-	for ts.Erasing() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-erasing
 	held := make(chan struct{}, 10)
 	ts.fault.Before(func(op store.Op) {
 		if op == store.OpBarrier {
