@@ -35,8 +35,9 @@ type SetAttr struct {
 func (s *SetAttr) chown() bool { return s.UID != nil || s.GID != nil }
 
 // empty reports whether s says nothing. FUSE sends that for chown(-1, -1), and
-// before a write that takes set-id bits away; to both it is a change to the
-// owner that is.
+// before a write that takes set-id bits away. From the owner and from root it is a
+// change to the owner that is. From anybody else it is nothing: nobody may take
+// set-id bits from the programs of others, and a write itself does so.
 func (s *SetAttr) empty() bool {
 	return s.Mode == nil && !s.chown() && s.Size == nil && s.Atime == nil && s.Mtime == nil &&
 		!s.AtimeNow && !s.MtimeNow && s.Ctime == nil && !s.KillSuidGid
@@ -71,6 +72,10 @@ func (f *FS) Setattr(ctx context.Context, v *snap.View, ino uint64, cred Cred, s
 			return err
 		}
 		if s.empty() {
+			if a := db.Attr(); !cred.Root && cred.UID != 0 && cred.UID != a.UID {
+				set = Attr{ino, *a} // not theirs to change
+				return nil
+			}
 			uid := db.Attr().UID
 			s.UID = &uid
 		}

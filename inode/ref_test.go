@@ -472,6 +472,9 @@ func (r *refFS) setattr(ino uint64, c Cred, s SetAttr) (Attr, error) {
 		}
 	}
 	if s == (SetAttr{}) { // chown(-1, -1)
+		if !c.Root && c.UID != 0 && c.UID != n.uid {
+			return n.attr(), nil
+		}
 		uid := n.uid
 		s.UID = &uid
 	}

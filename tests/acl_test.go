@@ -246,6 +246,9 @@ func (p *pair) call() call {
 		return plainCall("chmod %o", func(path string) error { return unix.Chmod(path, mode) }, mode)
 	case 13:
 		uid, gid := pick(p, -1, 0, 1000, 1001), pick(p, -1, 0, 50, 60, 1000)
+		if uid == gid { // chown(-1, -1), say: FUSE does not tell us who may
+			gid = 50
+		}
 		return plainCall("chown %d:%d", func(path string) error { return unix.Lchown(path, uid, gid) }, uid, gid)
 	case 14, 15, 16:
 		name, val, flags := pick(p, accessACL, accessACL, defaultACL), p.acl(), pick(p, 0, 0, unix.XATTR_CREATE, unix.XATTR_REPLACE)

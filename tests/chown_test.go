@@ -3,6 +3,7 @@ package tests
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -12,7 +13,7 @@ import (
 // TestChownToNobodyNew: chown(-1, -1) is a chown as any other. It takes set-id
 // bits away, also from root, and moves ctime.
 func TestChownToNobodyNew(t *testing.T) {
-	_, dir := newMount(t)
+	_, dir := newMount(t, "-o", "allow_other,suid")
 	path := filepath.Join(dir, "f")
 	for _, c := range []struct{ mode, want uint32 }{
 		{0o644, 0o644}, {0o4755, 0o755}, {0o6775, 0o775}, {0o2755, 0o755},
@@ -33,6 +34,26 @@ func TestChownToNobodyNew(t *testing.T) {
 			t.Errorf("mode %o: more than mode and ctime changed: %+v, %+v", c.mode, before, after)
 		}
 		must(t, os.Remove(path))
+	}
+	// Others may not take them away: ext4 says EPERM, here it is no change.
+	path = filepath.Join(dir, "program")
+	writeFile(t, path, "text")
+	must(t, unix.Chmod(path, 0o6755))
+	if os.Getuid() == 0 {
+		d, err := os.Open(dir) // which another user can't reach by its path
+		must(t, err)
+		defer d.Close()
+		runtime.LockOSThread()
+		unix.SetfsuidRetUid(1000) // of this thread; takes the capabilities along
+		err = unix.Fchownat(int(d.Fd()), "program", -1, -1, 0)
+		unix.SetfsuidRetUid(0)
+		runtime.UnlockOSThread()
+		if err != nil && err != unix.EPERM {
+			t.Errorf("chown(-1, -1) by another user: %v", err)
+		}
+		if st := stat(t, path); st.Mode&0o7777 != 0o6755 {
+			t.Errorf("another user makes mode 6755 %o", st.Mode&0o7777)
+		}
 	}
 	// On a directory they mean something else, and stay.
 	must(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))

@@ -88,7 +88,7 @@ reader() {
 pids=; for w in 1 2 3; do writer $w & pids="$pids $!"; done
 reader & r=$!
 # a reader that stays keeps the shared memory alive
-mkfifo hold; sqlite3 db <hold >/dev/null & h=$!; exec 9>hold; echo 'BEGIN; SELECT count(*) FROM t;' >&9
+mkfifo hold; sqlite3 -cmd '.timeout 60000' db <hold >/dev/null & h=$!; exec 9>hold; echo 'BEGIN; SELECT count(*) FROM t;' >&9
 for s in 1 2 3 4; do sleep 0.3; mkdir .snapshots/$s; done
 for p in $pids; do wait $p; done
 : >stop; wait $r; exec 9>&-; wait $h
