@@ -99,6 +99,7 @@ func TestMountAgainAtOnce(t *testing.T) {
 // one that is not, also when it is a snapshot.
 func TestOverlay(t *testing.T) {
 	needRoot(t)
+	needTool(t, "setfattr", "python3")
 	store, dir := newMount(t, "-o", "suid,dev")
 	merged := mountPoint(t)
 	shell(t, `
