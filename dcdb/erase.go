@@ -17,11 +17,12 @@ type eraser struct {
 	s *Space
 
 	mu    sync.Mutex
-	queue []freed // guarded by mu; groups ascend
-	n     int     // guarded by mu; objects in queue
-	bytes int64   // guarded by mu; of them
-	ids   int     // guarded by mu; those whose IDs are in memory
-	notes bool    // guarded by mu; waits for a group, to note what is erased
+	queue []freed  // guarded by mu; groups ascend
+	n     int      // guarded by mu; objects in queue
+	bytes int64    // guarded by mu; of them
+	ids   int      // guarded by mu; those whose IDs are in memory
+	notes bool     // guarded by mu; waits for a group, to note what is erased
+	said  Repeated // by run
 	wakes chan struct{}
 }
 
@@ -134,7 +135,7 @@ func (e *eraser) step() bool {
 		return false // the next mount finishes it
 	}
 	if err != nil {
-		e.s.o.Log("erasing objects of group %d: %v", f.group, err)
+		e.said.Log(e.s.o.Log, "erasing objects of group %d: %v", f.group, err)
 		return false // the next tick tries again
 	}
 	e.noting(true)

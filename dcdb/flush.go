@@ -351,8 +351,11 @@ func (f *flush) change() error {
 		}
 	}
 	for _, w := range f.g.works {
-		if err := w(f.ctx, f.b); err != nil {
-			return err
+		if w.err != nil {
+			continue
+		}
+		if err := w.do(f.ctx, f.b); err != nil {
+			return &workError{w, err}
 		}
 	}
 	for k, v := range f.g.meta {

@@ -1,6 +1,7 @@
 package dcdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ type group struct {
 	entries []*entry
 	forks   map[uint64]any // what Rules.Freeze said, at closing
 	meta    map[string][]byte
-	works   []Work
+	works   []*work
 	records int // estimates for the batch
 	bytes   int
 	spans   map[span]bool // that are counted in them
@@ -60,7 +61,23 @@ type group struct {
 // Work is a piece of background work that becomes part of a group. It runs on the
 // flusher, after all changes of the group, and sees the records as the store has
 // them and as the group changes them, through the Builder.
+// If it fails the group goes without it.
 type Work func(ctx context.Context, b *Builder) error
+
+// work is a Work in a group.
+type work struct {
+	do  Work
+	err error // why the group goes without it; set before the group is done
+}
+
+// workError is what a flush fails with for a Work.
+type workError struct {
+	*work
+	err error
+}
+
+func (e *workError) Error() string { return e.err.Error() }
+func (e *workError) Unwrap() error { return e.err }
 
 // span is what references of one since that a fork drops have in common: they
 // share the records of a list.
@@ -251,14 +268,15 @@ func (m *Meta) Delete(key []byte) {
 	m.Put(key, nil)
 }
 
-// Work makes w part of a group and returns when that is durable, however long the
-// store is full. w changes no more than records records of bytes bytes. It may
+// Work makes do part of a group and returns when that is durable, however long the
+// store is full. do changes no more than records records of bytes bytes. It may
 // ask the Builder for the facts of fork.
-func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, w Work) error {
+func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, do Work) error {
 	if err := s.join(ctx, records, bytes, false); err != nil {
 		return err
 	}
 	g := s.open
+	w := &work{do: do}
 	g.works = append(g.works, w)
 	g.records += records
 	g.bytes += bytes
@@ -267,6 +285,9 @@ func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, w Wor
 	s.mu.Unlock()
 	s.lazily(ctx, g)
 	err := s.wait(ctx, g)
+	if err == nil {
+		return w.err
+	}
 	if !errors.Is(err, store.ErrFull) {
 		return err
 	}
@@ -274,7 +295,7 @@ func (s *Space) Work(ctx context.Context, fork uint64, records, bytes int, w Wor
 	// again, and what it drops dropped twice.
 	select {
 	case <-g.done:
-		return g.err
+		return cmp.Or(g.err, w.err)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -491,8 +512,13 @@ func (s *Space) abandon() {
 // busy.
 func (s *Space) commit(g *group) {
 	ctx := context.Background()
-	for said := false; ; said = true {
+	said := false
+	for {
 		err := s.flush(ctx, g)
+		if w := (*workError)(nil); errors.As(err, &w) {
+			w.work.err = w.err
+			continue
+		}
 		if err == nil {
 			if said {
 				s.o.Log("commit group %d: written now", g.num)
@@ -506,6 +532,7 @@ func (s *Space) commit(g *group) {
 		}
 		if !said {
 			s.o.Log("commit group %d: %v; trying again", g.num, err)
+			said = true
 		}
 		if errors.Is(err, store.ErrFull) {
 			s.mu.Lock()
@@ -581,6 +608,7 @@ func (s *Space) trimLater(k Key) {
 func (s *Space) trimmer() {
 	defer s.workers.Done()
 	var again <-chan time.Time
+	var said Repeated
 	for {
 		s.mu.Lock()
 		var k Key
@@ -592,19 +620,25 @@ func (s *Space) trimmer() {
 		stopped := s.failed != nil
 		s.mu.Unlock()
 		if n > 0 && !stopped {
-			if err := s.trim(context.Background(), k, true); err != nil && !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrGone) && !errors.Is(err, ErrClosed) {
-				s.o.Log("dropping the end of %v: %v", k, err)
-				s.mu.Lock()
-				s.excess = append(s.excess, k)
-				s.mu.Unlock()
-				again = time.After(time.Second)
-			} else {
+			err := s.trim(context.Background(), k, true)
+			if errors.Is(err, ErrNotExist) || errors.Is(err, ErrGone) || errors.Is(err, ErrClosed) {
+				err = nil
+			}
+			if err != nil {
+				said.Log(s.o.Log, "dropping the end of %v: %v", k, err)
+			}
+			if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) || errors.Is(err, ErrIO) {
+				// What can't be read is tried again after the next open.
 				s.mu.Lock()
 				s.trimming--
 				s.mu.Unlock()
 				again = nil
 				continue
 			}
+			s.mu.Lock()
+			s.excess = append([]Key{k}, s.excess...) // after the others
+			s.mu.Unlock()
+			again = time.After(time.Second)
 		}
 		select {
 		case <-s.trims:

@@ -2,6 +2,7 @@ package dcdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand"
 	"sync"
@@ -28,6 +29,40 @@ func TestWorkIsDurableWhenItReturnsThoughTheStoreWasFull(t *testing.T) {
 	if err != nil || len(v[0]) != 1 {
 		t.Fatalf("after the work its record is %v, %v", v, err)
 	}
+}
+
+// TestFailedWorkIsLeftOut: what the background can't read is no reason for losing
+// what else is in its group.
+func TestFailedWorkIsLeftOut(t *testing.T) {
+	ts := newTestSpace(t, Options{Interval: time.Hour})
+	ts.create(5)
+	damaged := fmt.Errorf("some record: %w", ErrCorrupt)
+	errs := make(chan error, 3)
+	for i := range byte(3) {
+		go func() {
+			errs <- ts.Work(context.Background(), 1, 2, 20, func(ctx context.Context, b *Builder) error {
+				b.Put([]byte{'w', i}, []byte{1})
+				if i == 1 {
+					return damaged
+				}
+				return nil
+			})
+		}()
+	}
+	failed := 0
+	for range 3 {
+		if err := <-errs; errors.Is(err, ErrCorrupt) {
+			failed++
+		} else if err != nil {
+			t.Errorf("work: %v", err)
+		}
+	}
+	v, err := ts.mem.Get(context.Background(), []byte{'w', 0}, []byte{'w', 1}, []byte{'w', 2}, testHeadKey(5))
+	if err != nil || failed != 1 || v[0] == nil || v[1] != nil || v[2] == nil || v[3] == nil {
+		t.Fatalf("%d works failed; the store has %v, %v", failed, v, err)
+	}
+	ts.create(6)
+	ts.sync()
 }
 
 // TestGroupIsWrittenAgainAfterAPassingError fails one call of a group's flush, and

@@ -43,6 +43,7 @@ type CheckReport struct {
 
 // WaitIdle returns when nothing is left to commit, to trim, to reclaim or to erase.
 // What is overwritten meanwhile it does not wait for: there may always be some of it.
+// An error is why something can't be reclaimed.
 func (v *Volume) WaitIdle(ctx context.Context) error {
 	defer v.space.Hurry()()
 	var freed uint64 // the group that freed the last of what is to be erased
@@ -51,11 +52,12 @@ func (v *Volume) WaitIdle(ctx context.Context) error {
 		if err := v.space.SyncAll(ctx); err != nil {
 			return err
 		}
-		if b, _ := v.waiting(); freed == 0 && trimmed && b.Tasks == 0 && b.Merges == 0 && v.trees.empty() {
+		done, left := v.reclaimed()
+		if freed == 0 && trimmed && done {
 			freed = v.st.LastGroup()
 		}
 		if freed != 0 && v.space.Erased(freed) {
-			return v.space.SyncAll(ctx) // the eraser's last words
+			return cmp.Or(v.space.SyncAll(ctx), left) // the eraser's last words
 		}
 		select {
 		case <-time.After(2 * time.Millisecond):
@@ -227,7 +229,6 @@ func (c *checker) scan(prefix []byte, fn func(k, val []byte) error) error {
 // kinds looks for records that nobody knows, and for those of forks that do not
 // exist.
 func (c *checker) kinds() error {
-	known := []byte{keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask, keyExcess, keyExtra, keyViews, keyHold, keyExpiry, keyPolicy, dcdb.FreePrefix()[0]}
 	for from := []byte{0}; from != nil; {
 		recs, err := c.st.Scan(c.ctx, from, nil, 1)
 		if errors.Is(err, store.ErrCorrupt) {
@@ -239,7 +240,7 @@ func (c *checker) kinds() error {
 			return err
 		}
 		k := recs[0].Key
-		if !slices.Contains(known, k[0]) {
+		if !slices.Contains(kinds, k[0]) {
 			c.problem(0, "record %x is of an unknown kind", k)
 		}
 		from = after(k[:1])

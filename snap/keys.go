@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"dcfs/dcdb"
 )
@@ -27,6 +28,15 @@ const (
 	keyExpiry = 'u'
 	keyPolicy = 'p'
 )
+
+// kinds are the first bytes of all keys there are, those of package dcdb too.
+var kinds = []byte{
+	keyVolume, keyFork, keySnap, keyHead, keySaved, keyIndex, keyDead, keySum, keyBulk, keyTask,
+	keyExcess, keyExtra, keyViews, keyHold, keyExpiry, keyPolicy, dcdb.FreePrefix()[0],
+}
+
+// Kinds returns the first bytes of the keys of all records that a volume has.
+func Kinds() []byte { return slices.Clone(kinds) }
 
 const recordVersion = 1
 

@@ -35,7 +35,7 @@ func (v *Volume) mergeStep(ctx context.Context) (bool, error) {
 	if m == nil {
 		return false, nil
 	}
-	return true, v.merge(ctx, m)
+	return true, v.inMerge(m.g, v.merge(ctx, m))
 }
 
 // mergeable returns the merging of g with its parent, nil if they stay apart.
@@ -46,6 +46,9 @@ func (v *Volume) mergeable(g *fork) *merging {
 		return nil
 	}
 	if sn := p.snaps[len(p.snaps)-1]; sn.counter != g.origin || sn.pins != 1 || sn.name != "" {
+		return nil
+	}
+	if v.stuck[p.id].err != nil || v.stuck[g.id].err != nil {
 		return nil
 	}
 	if len(p.snaps) > mergeForks || v.children(p) > mergeForks {
@@ -162,7 +165,7 @@ var moveKinds = [...]byte{keyHead, keySaved, keyDead, keySum}
 func (v *Volume) movingFork() (found *fork) {
 	v.space.Locked(func() {
 		for _, f := range v.forks {
-			if f.moving != 0 {
+			if v.moves(f) {
 				found = f
 				return
 			}

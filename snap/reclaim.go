@@ -28,6 +28,8 @@ type task struct {
 	durable bool // with all that was done before it; changed by the reclaimer
 	kind    uint64
 	p, n, x uint64
+
+	err error // why it is set aside; guarded by the Space's lock
 }
 
 func (t *task) key() []byte { return key(keyTask, t.f.id, t.seq) }
@@ -116,13 +118,15 @@ func (v *Volume) reclaimer(ctx context.Context) {
 			if ignorable(err) {
 				return
 			}
-			v.log("reclaim: %v", err)
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
+			if !v.trouble(err) {
+				select {
+				case <-time.After(retryPause):
+				case <-ctx.Done():
+				}
 			}
 			continue
 		}
+		v.stepErrors = dcdb.Repeated{}
 		if did {
 			continue
 		}
@@ -158,13 +162,9 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 		return did, err
 	}
 	var t *task
-	v.space.Locked(func() {
-		if len(v.tasks) > 0 {
-			t = v.tasks[0]
-		}
-	})
+	v.space.Locked(func() { t = v.nextTask() })
 	if f := v.movingFork(); f != nil {
-		return true, v.moveStep(ctx, f)
+		return true, v.inMerge(f, v.moveStep(ctx, f))
 	}
 	if t == nil {
 		return v.mergeStep(ctx)
@@ -177,13 +177,16 @@ func (v *Volume) reclaimStep(ctx context.Context) (bool, error) {
 		v.space.Exclusive(func() { t.durable = true }) // others copy the task
 		return true, nil
 	}
+	var err error
 	switch t.kind {
 	case taskDrop:
-		return true, v.dropStep(ctx, t)
+		err = v.dropStep(ctx, t)
 	case taskSnapshot:
-		return true, v.snapshotStep(ctx, t)
+		err = v.snapshotStep(ctx, t)
+	default:
+		err = v.cutStep(ctx, t)
 	}
-	return true, v.cutStep(ctx, t)
+	return true, v.inTask(t, err)
 }
 
 // finish ends a task in the group that m is of. Space.mu is held.
@@ -205,20 +208,25 @@ func (v *Volume) bulkStep(ctx context.Context) (bool, error) {
 	if err != nil || rec == nil {
 		return false, err
 	}
+	fork := binary.BigEndian.Uint64(rec.Key[1:])
+	return true, v.inTree(fork, next(rec.Key), v.expandStep(ctx, fork, rec))
+}
+
+// expandStep expands a part of a dropped tree.
+func (v *Volume) expandStep(ctx context.Context, fork uint64, rec *store.Record) error {
 	k := rec.Key
-	fork := binary.BigEndian.Uint64(k[1:])
 	bk, err := decodeBulk(rec.Value)
 	if err != nil {
-		return false, fmt.Errorf("dropped tree %x: %w", k, err)
+		return fmt.Errorf("dropped tree %x: %w", k, err)
 	}
 	h, err := dcdb.DecodeHead(bk.head)
 	if err != nil {
-		return false, fmt.Errorf("dropped tree %x: %w", k, err)
+		return fmt.Errorf("dropped tree %x: %w", k, err)
 	}
 	var refs []dcdb.Dropped
 	next, done, err := dcdb.Expand(ctx, v.st, h, bk.records, bk.cut, bk.next, stepRefs, func(d dcdb.Dropped) { refs = append(refs, d) })
 	if err != nil {
-		return false, fmt.Errorf("dropped tree %x: %w", k, err)
+		return fmt.Errorf("dropped tree %x: %w", k, err)
 	}
 	bk.next = next
 	err = v.space.Work(ctx, fork, stepRecords, stepBytes+len(bk.head), func(ctx context.Context, b *dcdb.Builder) error {
@@ -241,7 +249,7 @@ func (v *Volume) bulkStep(ctx context.Context) (bool, error) {
 	if done && err == nil {
 		v.trees.finished()
 	}
-	return true, err
+	return err
 }
 
 func (v *Volume) dropBulk(ctx context.Context, b *dcdb.Builder, fa *facts, bk *bulk, d dcdb.Dropped) error {

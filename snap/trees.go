@@ -131,6 +131,15 @@ func (d *droppedTrees) found(fork uint64, t firstTree, k []byte) {
 	}
 }
 
+// skip leaves a tree of a fork as it is: the next one is at at, or behind it.
+func (d *droppedTrees) skip(fork uint64, at []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.first[fork]; t != nil {
+		t.at = at
+	}
+}
+
 // nextTree returns the record of a dropped tree, nil if there is none.
 func (v *Volume) nextTree(ctx context.Context) (*store.Record, error) {
 	forks := v.trees.forks()
@@ -142,9 +151,10 @@ func (v *Volume) nextTree(ctx context.Context) (*store.Record, error) {
 		return nil, err
 	}
 	for f, t := range forks {
-		recs, err := v.st.Scan(ctx, t.at, after(key(keyBulk, f)), 1)
+		end := after(key(keyBulk, f))
+		recs, err := v.st.Scan(ctx, t.at, end, 1)
 		if err != nil {
-			return nil, err
+			return nil, v.inTree(f, end, err)
 		}
 		if len(recs) == 0 {
 			v.trees.found(f, t, nil)

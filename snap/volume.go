@@ -49,9 +49,10 @@ type Volume struct {
 	nextFork  uint64
 	nextView  uint32
 	views     viewNumbers
-	tasks     []*task        // by number
-	expiring  map[*View]bool // those that have an expiry
-	retaining map[*fork]bool // those that have a policy
+	tasks     []*task          // by number
+	expiring  map[*View]bool   // those that have an expiry
+	retaining map[*fork]bool   // those that have a policy
+	stuck     map[uint64]stuck // forks by number
 
 	merges atomic.Uint64 // counts merges that have begun
 	mover  mover         // the reclaimer's
@@ -60,6 +61,7 @@ type Volume struct {
 	// The reclaimer's: where it is in sums, dead lists and indexes.
 	sumAt, deadAt, indexAt queueCursor
 	pressure               pressure
+	stepErrors             dcdb.Repeated
 
 	trees droppedTrees
 
@@ -77,7 +79,7 @@ type Volume struct {
 // The store is the volume's to use until Close, and the caller's to close then.
 func Open(ctx context.Context, st store.Store, o Options) (*Volume, error) {
 	v := &Volume{st: st, size: uint64(max(o.SizeBytes, 0)), now: o.Now, log: o.Log, forks: map[uint64]*fork{}, places: places{}, atOnce: o.atOnce, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		expiring: map[*View]bool{}, retaining: map[*fork]bool{}, clock: make(chan struct{}, 1)}
+		expiring: map[*View]bool{}, retaining: map[*fork]bool{}, stuck: map[uint64]stuck{}, clock: make(chan struct{}, 1)}
 	if v.now == nil {
 		v.now = time.Now
 	}
