@@ -1,9 +1,10 @@
 package inode
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"sort"
@@ -887,7 +888,7 @@ func dumpAttr(a Attr) string {
 func dumpXattrs(xs map[string]string) string {
 	s := ""
 	for _, name := range slices.Sorted(maps.Keys(xs)) {
-		s += fmt.Sprintf(" %q=%.20q/%d", name, xs[name], len(xs[name]))
+		s += fmt.Sprintf(" %q=%.20q/%d/%x", name, xs[name], len(xs[name]), maphash.String(hashSeed, xs[name]))
 	}
 	return s
 }
@@ -901,20 +902,26 @@ func (n *refNode) hash() string {
 	return h.String()
 }
 
-type blockHash struct{ sum []byte }
+type blockHash struct{ sum maphash.Hash }
 
-func newBlockHash() *blockHash { return &blockHash{} }
+var hashSeed = maphash.MakeSeed()
+
+func newBlockHash() *blockHash {
+	h := &blockHash{}
+	h.sum.SetSeed(hashSeed)
+	return h
+}
 
 func (h *blockHash) add(block uint64, data []byte) {
-	data = []byte(strings.TrimRight(string(data), "\x00"))
+	data = bytes.TrimRight(data, "\x00")
 	if len(data) == 0 {
 		return
 	}
-	s := sha256.New()
-	s.Write(h.sum)
-	s.Write(binary.BigEndian.AppendUint64(nil, block))
-	s.Write(data)
-	h.sum = s.Sum(nil)
+	var at [16]byte
+	binary.BigEndian.PutUint64(at[:], block)
+	binary.BigEndian.PutUint64(at[8:], uint64(len(data)))
+	h.sum.Write(at[:])
+	h.sum.Write(data)
 }
 
-func (h *blockHash) String() string { return fmt.Sprintf("%.12x", h.sum) }
+func (h *blockHash) String() string { return fmt.Sprintf("%016x", h.sum.Sum64()) }
