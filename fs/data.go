@@ -54,6 +54,9 @@ func (m *mount) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	if writes(in.Flags) && p.door.view.ReadOnly() {
 		return fuse.EROFS
 	}
+	if st := m.mayExecute(p, in); st != fuse.OK {
+		return st
+	}
 	if in.Flags&syscall.O_TRUNC != 0 {
 		_, err := m.fs.Setattr(background, p.door.view, p.ino, credOf(&in.InHeader),
 			inode.SetAttr{Size: new(uint64), KillSuidGid: in.Mode&fuse.OPEN_KILL_SUIDGID != 0})

@@ -69,6 +69,10 @@ type Options struct {
 	// Mountpoint is where Unmount unmounts, if this process sees it.
 	Mountpoint string
 
+	// Dev is the mount's device number as /proc/self/mountinfo has it, "" if it
+	// is not known: then what concerns one mount of dcfs is taken for all.
+	Dev string
+
 	// Log gets what no user can be told: each input/output error with its
 	// cause. If nil, package log does.
 	Log func(format string, args ...any)

@@ -539,7 +539,7 @@ func (s *server) attach(c *conn, m *served) error {
 		syscall.Close(fd)
 		return err
 	}
-	srv, err := fs.Serve(fd, inode.New(s.vol, inode.Options{StrictAtime: m.options.StrictAtime}), m.view, s.fsOptions(m))
+	srv, err := fs.Serve(fd, inode.New(s.vol, inode.Options{StrictAtime: m.options.StrictAtime}), m.view, s.fsOptions(m, msg.Dev))
 	if err != nil {
 		return fmt.Errorf("serving %s: %w", m.mountpoint, err)
 	}
@@ -549,11 +549,12 @@ func (s *server) attach(c *conn, m *served) error {
 	return nil
 }
 
-// fsOptions are the options of m that concern package fs.
-func (s *server) fsOptions(m *served) fs.Options {
+// fsOptions are the options of m, whose device number is dev, that concern
+// package fs.
+func (s *server) fsOptions(m *served, dev string) fs.Options {
 	return fs.Options{
 		StrictAtime: m.options.StrictAtime, NoACL: m.options.NoACL, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
-		Transport: m.options.Transport, Mountpoint: m.mountpoint, Debug: s.log.debug, Log: s.log.printf,
+		Transport: m.options.Transport, Mountpoint: m.mountpoint, Dev: dev, Debug: s.log.debug, Log: s.log.printf,
 	}
 }
 
