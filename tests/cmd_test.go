@@ -7,14 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMountIsThereWhenTheCommandReturns(t *testing.T) {
@@ -644,25 +648,12 @@ func TestControlSocketBearsWhateverIsSent(t *testing.T) {
 	if err != nil || fi.Mode().Perm() != 0o600 {
 		t.Fatalf("socket: %v, %v, want mode 0600", fi, err)
 	}
-	// A test's directory may be too long for a socket's address.
-	short, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(short)
-	link := filepath.Join(short, "l")
-	if err := os.Symlink(store, link); err != nil {
-		t.Fatal(err)
-	}
 	ask := func(line string) string {
-		c, err := net.Dial("unix", filepath.Join(link, "control"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dialControl(t, store)
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(20 * time.Second))
 		io.WriteString(c, line)
-		c.(*net.UnixConn).CloseWrite()
+		c.CloseWrite()
 		reply, _ := bufio.NewReader(c).ReadString('\n')
 		return reply
 	}
@@ -676,6 +667,7 @@ func TestControlSocketBearsWhateverIsSent(t *testing.T) {
 		`{"v":1,"op":"fork.create","fork":"a/../b","name":"x"}` + "\n":       `"code":"not-found"`,
 		`{"v":1,"op":"snapshot.list","dev":"9:9","path":"../../"}` + "\n":    `"code":"not-found"`,
 		`{"v":1,"op":"mount","mountpoint":"/x","options":{}}` + "\nnonsense": `"code":"busy"`,
+		"{\"v\":1,\"op\":\"snapshot.create\",\"name\":\"a\xff\"}\n":          `not UTF-8`,
 		strings.Repeat("x", 1<<20):                                           "",
 		`{"v":1,"op":"status"}`:                                              "",
 		`{"v":1,"op":"status"}` + "\n":                                       `"ok":true`,
@@ -684,7 +676,104 @@ func TestControlSocketBearsWhateverIsSent(t *testing.T) {
 			t.Errorf("sent %.60q: got %q, want %q", line, got, want)
 		}
 	}
+	dcfsFails(t, "a name is UTF-8", "snapshot", "create", dir, "a\xff")
+	dcfsFails(t, "a name is UTF-8", "snapshot", "hold", "--tag", "a\xff", dir, "s")
 	writeFile(t, filepath.Join(dir, "a"), "alive")
+}
+
+// TestControlSocketBearsCrowds: of those who connect and say nothing, or send what
+// makes no sense, none takes the server's descriptors, nor hinders others for
+// good.
+func TestControlSocketBearsCrowds(t *testing.T) {
+	store, dir := newMount(t)
+	before := sampleOf(t, store)
+	pid := statusOf(t, store).PID
+	fds := func() int {
+		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		must(t, err)
+		return len(all)
+	}
+	const crowd = 600 // the server listens to 256 at a time
+	var conns []*net.UnixConn
+	for i := range crowd {
+		c := dialControl(t, store)
+		conns = append(conns, c)
+		if i%2 == 0 {
+			io.WriteString(c, `{"v":1,"op":"snap`)
+		}
+		if n := fds(); n > before.fds+300 {
+			t.Fatalf("%d descriptors after %d connections, %d before", n, i+1, before.fds)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "a"), "alive")
+	if err := os.Mkdir(filepath.Join(dir, ".snapshots/s"), 0o755); err != nil {
+		t.Error(err)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	dcfs(t, "snapshot", "list", dir)
+
+	// Descriptors that nobody asked for, garbage, and requests that are bent.
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var spare []int
+	for range 50 {
+		spare = append(spare, int(os.Stdin.Fd()))
+	}
+	lines := []string{
+		`{"v":1,"op":"snapshot.create","name":"n","ttl":1}`, `{"v":1,"op":"snapshot.rename","name":"n","to":"m"}`,
+		`{"v":1,"op":"snapshot.frees","names":["n","m"],"count":true}`, `{"v":1,"op":"fork.create","path":".forks/a","name":"f","dev":"0:1"}`,
+		`{"v":1,"op":"fork.delete","name":"a/b/c","recursive":true}`, `{"v":1,"op":"retention.set","policy":"24h7d4w","dryRun":true}`,
+		`{"v":1,"op":"snapshot.hold","name":"n","tag":"t"}`, `{"v":1,"op":"mount","fork":"f","mountpoint":"/x","options":{"snapDir":"/"}}`,
+		`{"v":1,"op":"watch","dev":"0:1"}`, `{"v":1,"op":"sync"}`, `{"v":1,"op":"fork.list","fork":"","snapshot":"s","sizes":true}`,
+	}
+	for i := range 400 {
+		c := dialControl(t, store)
+		c.SetDeadline(time.Now().Add(time.Minute))
+		b := []byte(lines[rng.IntN(len(lines))])
+		for range rng.IntN(4) {
+			switch at := rng.IntN(len(b)); rng.IntN(4) {
+			case 0:
+				b[at] = byte(rng.Uint32())
+			case 1:
+				b = slices.Concat(b[:at], bytes.Repeat(b[at:], 1+rng.IntN(3)))
+			case 2:
+				b = slices.Concat(b[:at], []byte(strings.Repeat("[", rng.IntN(20_000))), b[at:])
+			case 3:
+				b = slices.Concat(b[:at], []byte(strings.Repeat("../", rng.IntN(2000))), b[at:])
+			}
+		}
+		if i%10 == 0 {
+			c.WriteMsgUnix(b, unix.UnixRights(spare...), nil)
+		} else {
+			c.Write(b)
+		}
+		if rng.IntN(2) == 0 {
+			io.WriteString(c, "\n")
+			c.CloseWrite()
+			io.Copy(io.Discard, c)
+		}
+		c.Close()
+	}
+	writeFile(t, filepath.Join(dir, "a"), "still alive")
+	eventually(t, "the server lets go of all connections", func() bool {
+		now := sampleOf(t, store)
+		return now.fds <= before.fds+16 && now.goroutines <= before.goroutines+20
+	})
+}
+
+// dialControl connects to a store's server by hand. A test's directory may be too
+// long for a socket's address.
+func dialControl(t *testing.T, store string) *net.UnixConn {
+	t.Helper()
+	fd, err := unix.Open(store, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/control", fd), Net: "unix"})
+	must(t, err)
+	return c
 }
 
 func TestControlSocketIsItsOwnersAlone(t *testing.T) {

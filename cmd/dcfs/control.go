@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +41,10 @@ const (
 
 	maxRequestBytes = 64 << 10
 	maxReplyBytes   = 64 << 20
+
+	// maxAsking is how many connections are listened to before they have said
+	// what they want; those after them wait in the kernel.
+	maxAsking = 256
 
 	// A client that is slower than this to say what it wants is cut off.
 	requestTimeout = 10 * time.Second
@@ -105,6 +110,33 @@ type request struct {
 	Mountpoint string        `json:"mountpoint,omitempty"`
 	Source     string        `json:"source,omitempty"`
 	Options    *mountOptions `json:"options,omitempty"`
+}
+
+// decodeRequest reads the line of a request. JSON would replace what is no UTF-8,
+// and so make another name of it. What names and the like may be, their users
+// know; a line's length bounds them all.
+func decodeRequest(line []byte) (*request, error) {
+	if !utf8.Valid(line) {
+		return nil, coded(codeInvalid, "the request is not UTF-8")
+	}
+	var req request
+	if err := json.Unmarshal(line, &req); err != nil {
+		return nil, coded(codeInvalid, "the request makes no sense: %v", err)
+	}
+	if req.Version != protocolVersion {
+		return nil, coded(codeVersion, "the server of this store speaks version %d of the control protocol, not %d", protocolVersion, req.Version)
+	}
+	return &req, nil
+}
+
+// check refuses names that would not arrive as they are.
+func (r *request) check() error {
+	for _, name := range append([]string{r.Name, r.To, r.Tag, r.Policy, r.Fork, r.Snapshot}, r.Names...) {
+		if !utf8.ValidString(name) {
+			return coded(codeInvalid, "%q: a name is UTF-8", name)
+		}
+	}
+	return nil
 }
 
 // A mounted message comes with the descriptor of a mount that was made.
@@ -295,6 +327,9 @@ func ownerName(path string) string {
 
 // ask sends a request and returns the first reply. The connection stays open.
 func (c *conn) ask(req *request) (*reply, error) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
 	req.Version = protocolVersion
 	if err := c.send(req, -1); err != nil {
 		return nil, hungUp(err)

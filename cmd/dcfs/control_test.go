@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -132,15 +133,34 @@ func TestTheSocketIsReachedInADirectoryOfAnyLength(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	f.Add([]byte(`{"v":1,"op":"mount","options":{"readOnly":true}}`))
+	for _, line := range []string{
+		`{"v":1,"op":"mount","fork":"a/b","mountpoint":"/m","source":"s","options":{"readOnly":true,"snapDir":"x"}}`,
+		`{"v":1,"op":"snapshot.create","dev":"0:57","path":"a/.forks/b","name":"n","ttl":60000000000}`,
+		`{"v":1,"op":"snapshot.hold","snapshot":"s","name":"n","tag":"t"}`,
+		`{"v":1,"op":"snapshot.frees","names":["a","b"],"count":true}`,
+		`{"v":1,"op":"retention.set","policy":"24h7d","dryRun":true}`,
+		`{"v":1,"op":"fork.rename","name":"a","to":"b"}`, `{"v":1,"op":"gc","wait":true}`, `{"v":2}`, `null`, "{\"v\":1,\"name\":\"\xff\"}",
+	} {
+		f.Add([]byte(line))
+	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		var r request
-		if json.Unmarshal(line, &r) == nil {
-			var again request
-			p, err := json.Marshal(&r)
-			if err != nil || json.Unmarshal(p, &again) != nil {
-				t.Errorf("%q does not survive", line)
+		r, err := decodeRequest(line)
+		if err != nil {
+			if code := codeOf(err); code != codeInvalid && code != codeVersion {
+				t.Errorf("%q: %v has code %s", line, err, code)
 			}
+			return
+		}
+		if err := r.check(); err != nil {
+			t.Errorf("%q: what arrived could not have been sent: %v", line, err)
+		}
+		p, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := decodeRequest(p)
+		if err != nil || !reflect.DeepEqual(r, again) {
+			t.Errorf("%q does not survive: %q, %v", line, p, err)
 		}
 	})
 }

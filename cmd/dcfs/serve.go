@@ -125,22 +125,27 @@ func (s *server) serve() error {
 // at which none is counted and one comes.
 func (s *server) accept() {
 	defer s.conns.Done()
+	asking := make(chan struct{}, maxAsking)
 	for {
+		asking <- struct{}{}
+		asked := sync.OnceFunc(func() { <-asking })
 		u, err := s.l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil { // descriptors ran out: they come back
 			s.log.printf("control socket: %v", err)
+			asked()
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
 		s.conns.Add(1)
 		go func() {
 			defer s.conns.Done()
+			defer asked()
 			c := &conn{UnixConn: u}
 			defer c.Close()
-			s.answer(c)
+			s.answer(c, asked)
 		}()
 	}
 }
@@ -244,8 +249,8 @@ func (s *server) gone() bool {
 	return false
 }
 
-// answer reads a request and answers it.
-func (s *server) answer(c *conn) {
+// answer reads a request, calls asked, and answers it.
+func (s *server) answer(c *conn, asked func()) {
 	if err := peerAllowed(c.UnixConn); err != nil {
 		c.send(errorReply(err), -1)
 		return
@@ -256,17 +261,14 @@ func (s *server) answer(c *conn) {
 		return
 	}
 	c.SetReadDeadline(time.Time{})
-	var req request
-	if err := json.Unmarshal(line, &req); err != nil {
-		c.send(errorReply(coded(codeInvalid, "the request makes no sense: %v", err)), -1)
-		return
-	}
-	if req.Version != protocolVersion {
-		c.send(errorReply(coded(codeVersion, "the server of this store speaks version %d of the control protocol, not %d", protocolVersion, req.Version)), -1)
+	asked()
+	req, err := decodeRequest(line)
+	if err != nil {
+		c.send(errorReply(err), -1)
 		return
 	}
 	s.log.debugf("request %s %s%s %s", req.Op, req.Fork, req.Snapshot, req.Name)
-	result, err := s.dispatch(c, &req)
+	result, err := s.dispatch(c, req)
 	if err != nil {
 		s.log.debugf("request %s: %v", req.Op, err)
 		c.send(errorReply(err), -1)
