@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 )
 
@@ -39,7 +40,10 @@ type Counting struct {
 	Counters
 }
 
-var _ Compacter = (*Counting)(nil)
+var (
+	_ Compacter = (*Counting)(nil)
+	_ Scrubber  = (*Counting)(nil)
+)
 
 // NewCounting wraps s.
 func NewCounting(s Store) *Counting { return &Counting{Store: s} }
@@ -112,4 +116,12 @@ func (c *Counting) Compact(ctx context.Context) error {
 		return s.Compact(ctx)
 	}
 	return nil
+}
+
+// Scrub implements Scrubber, for a Store that is one.
+func (c *Counting) Scrub(ctx context.Context, read func(bytes int) error, problem func(error)) error {
+	if s, ok := c.Store.(Scrubber); ok {
+		return s.Scrub(ctx, read, problem)
+	}
+	return errors.ErrUnsupported
 }

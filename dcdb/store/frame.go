@@ -223,6 +223,24 @@ func ReadObject(u UUID, id ID, kind Kind, frame []byte, off int, p []byte) error
 	return nil
 }
 
+// VerifyObject verifies the whole frame of an object whose kind and length only its
+// header tells, and returns the object's ID as far as it is known.
+func VerifyObject(u UUID, frame []byte) (ID, error) {
+	h, err := ParseHeader(frame)
+	if err != nil {
+		return h.ID, err
+	}
+	n := PrefixBytes(int(h.ID.Len))
+	if len(frame) != n+int(h.ID.Len) {
+		return h.ID, fmt.Errorf("object %v: frame of %d bytes, not %d: %w", h.ID, len(frame), n+int(h.ID.Len), ErrCorrupt)
+	}
+	t, err := OpenPrefix(u, h.ID, h.Kind, frame[:n])
+	if err != nil {
+		return h.ID, err
+	}
+	return h.ID, t.Verify(0, frame[n:])
+}
+
 // EncodeRecord returns the frame of a record's value.
 func EncodeRecord(u UUID, key, value []byte) []byte {
 	b := make([]byte, recordHeaderBytes, recordHeaderBytes+len(value))
@@ -231,18 +249,29 @@ func EncodeRecord(u UUID, key, value []byte) []byte {
 	return append(b, value...)
 }
 
+// RecordError is damage of the record under a key. It is ErrCorrupt.
+type RecordError struct {
+	Key []byte
+	why string
+}
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("record %q: %s: %v", e.Key, e.why, ErrCorrupt)
+}
+func (e *RecordError) Unwrap() error { return ErrCorrupt }
+
 // DecodeRecord verifies the frame that was found under key, and returns the
 // value in it, which is never nil and shares frame's memory.
 func DecodeRecord(u UUID, key, frame []byte) ([]byte, error) {
 	if len(frame) < recordHeaderBytes {
-		return nil, fmt.Errorf("record %q: frame of %d bytes: %w", key, len(frame), ErrCorrupt)
+		return nil, &RecordError{key, fmt.Sprintf("frame of %d bytes", len(frame))}
 	}
 	if frame[0] != recordVersion {
-		return nil, fmt.Errorf("record %q: version %d is unknown: %w", key, frame[0], ErrCorrupt)
+		return nil, &RecordError{key, fmt.Sprintf("version %d is unknown", frame[0])}
 	}
 	value := frame[recordHeaderBytes:len(frame):len(frame)]
 	if got, want := recordCRC(u, key, value), binary.BigEndian.Uint32(frame[1:]); got != want {
-		return nil, fmt.Errorf("record %q: checksum %08x, not %08x: %w", key, got, want, ErrCorrupt)
+		return nil, &RecordError{key, fmt.Sprintf("checksum %08x, not %08x", got, want)}
 	}
 	return value, nil
 }

@@ -202,6 +202,16 @@ type Compacter interface {
 	Compact(ctx context.Context) error
 }
 
+// Scrubber is a Store that can read all that it keeps, to find what is damaged.
+type Scrubber interface {
+	// Scrub reads and verifies everything that was durable before the call, as it
+	// lies in the engine; everything else may go on meanwhile. It calls read after
+	// each piece with its size: that may wait, and an error of it ends the scrub. It
+	// calls problem for whatever does not verify, with an ErrCorrupt, or can't be
+	// read. Its own error is why not everything was read.
+	Scrub(ctx context.Context, read func(bytes int) error, problem func(error)) error
+}
+
 // Store is an open object store. One process has it open at a time.
 type Store interface {
 	Objects

@@ -102,6 +102,8 @@ func TestFlippedBytesInTables(t *testing.T) {
 	}
 }
 
+func goOn(int) error { return nil }
+
 // TestScrubFindsDamageInEveryBlock damages the blocks of a table that is open.
 func TestScrubFindsDamageInEveryBlock(t *testing.T) {
 	dir := t.TempDir()
@@ -128,7 +130,7 @@ func TestScrubFindsDamageInEveryBlock(t *testing.T) {
 		f.Close()
 		table.close()
 		s.damage.ranges.Store(nil)
-		if err := s.scrubTable(name, nil); err != nil {
+		if _, err := s.verifyTable(name, goOn); err != nil {
 			t.Fatal(err)
 		}
 		if rs := s.damage.ranges.Load(); rs != nil {
@@ -174,8 +176,8 @@ func TestScrubTakesADeletedTableForNoDamage(t *testing.T) {
 			if err := remove(); err != nil {
 				t.Fatal(err)
 			}
-			s.scrubBlocks(copied, table, nil)
-			if err := s.scrubTable(copied, nil); err != nil {
+			s.verifyBlocks(copied, table, goOn)
+			if _, err := s.verifyTable(copied, goOn); err != nil {
 				t.Errorf("scrub: got %v, want no error", err)
 			}
 		}

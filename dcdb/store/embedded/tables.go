@@ -127,6 +127,12 @@ func (t *table) close() { t.f.Close() }
 
 func (t *table) blocks() int { return t.index.OffsetsLength() }
 
+func (t *table) blockBytes(i int) int {
+	var o fb.BlockOffset
+	t.index.Offsets(&o, i)
+	return int(o.Len())
+}
+
 // verify reads block i.
 func (t *table) verify(i int) (err error) {
 	defer recovered("block", &err)
