@@ -24,8 +24,8 @@ func TestKindsAreAll(t *testing.T) {
 			return true
 		}
 		c, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
-		if err != nil || !slices.Contains(Kinds(), c[0]) {
-			t.Errorf("%s is not one of the kinds (%v)", v.Names[0].Name, err)
+		if err != nil || !slices.Contains(Kinds(), c[0]) || describedAs[c[0]] == "" {
+			t.Errorf("%s is not one of the kinds, or not described (%v)", v.Names[0].Name, err)
 		}
 		found++
 		return true

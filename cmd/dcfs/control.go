@@ -19,7 +19,7 @@ import (
 //
 // A connection to STORE/control carries one request. It is one line of JSON,
 // and so is the reply. The server answers its own user and root; who asks is
-// told by the kernel (SO_PEERCRED). Three requests take more than one reply:
+// told by the kernel (SO_PEERCRED). Four requests take more than one reply:
 //
 //	mount  ──▶  server reserves the view     ◀──  {"ok":true,"state":"go"}
 //	{"v":1,"dev":"0:57"} with the descriptor of /dev/fuse (SCM_RIGHTS)
@@ -30,7 +30,8 @@ import (
 //	            its data is safe, and the store is unlocked if it was the
 //	            last mount                   ◀──  {"ok":true}
 //
-//	gc     ──▶  goes on, once a second       ◀──  {"ok":true,"state":"progress","result":{...}}
+//	gc, scrub
+//	       ──▶  goes on, once a second       ◀──  {"ok":true,"state":"progress","result":{...}}
 //	            is done                      ◀──  {"ok":true,"result":{...}}
 //
 // A reply that is not ok is the last, and names a code and a text.
@@ -60,6 +61,7 @@ const (
 	opSync            = "sync"
 	opStatus          = "status"
 	opGC              = "gc"
+	opScrub           = "scrub"
 	opSnapshotCreate  = "snapshot.create"
 	opSnapshotList    = "snapshot.list"
 	opSnapshotRename  = "snapshot.rename"
@@ -104,8 +106,9 @@ type request struct {
 
 	Recursive bool `json:"recursive,omitempty"` // delete what is listed below too
 
-	Wait     bool             `json:"wait,omitempty"` // for the reclamation
-	progress func(gcProgress) // of a gc; the client's
+	Wait     bool                        `json:"wait,omitempty"` // for the reclamation
+	Rate     int64                       `json:"rate,omitempty"` // bytes a second; 0: no limit
+	progress func(json.RawMessage) error // the client's
 
 	Mountpoint string        `json:"mountpoint,omitempty"`
 	Source     string        `json:"source,omitempty"`

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -92,12 +92,6 @@ func (r *gcReport) print() {
 	}
 }
 
-// A gc tells what it does now, and then, while it works.
-const (
-	gcProgressEvery = time.Second
-	stateProgress   = "progress"
-)
-
 // gcProgress is what a gc is busy with.
 type gcProgress struct {
 	Backlog    backlog `json:"backlog"`
@@ -106,20 +100,31 @@ type gcProgress struct {
 }
 
 // gc waits for the background's work, if it is to, and has the store give back
-// what it holds without need. tell is called every second, by one goroutine at
-// a time; an error of it ends the gc.
-func (v *volume) gc(ctx context.Context, wait bool, tell func(gcProgress) error) (*gcReport, error) {
+// what it holds without need.
+func (v *volume) gc(ctx context.Context, wait bool, tell func(any) error) (*gcReport, error) {
 	before, err := v.vol.Usage(ctx)
 	if err != nil {
 		return nil, err
 	}
+	p := gcProgress{}
+	now := func() error {
+		u, err := v.vol.Usage(ctx)
+		if err == nil {
+			p.UsedBytes = u.UsedBytes
+			p.Backlog, err = v.backlog(ctx)
+		}
+		if err == nil {
+			err = tell(p)
+		}
+		return err
+	}
 	if wait {
-		err := v.telling(ctx, false, tell, v.vol.WaitIdle)
-		if err != nil {
+		if err := telling(ctx, now, v.vol.WaitIdle); err != nil {
 			return nil, verbError(err, "waiting for the reclamation")
 		}
 	}
-	if err := v.telling(ctx, true, tell, v.store.Compact); err != nil {
+	p.Compacting = true
+	if err := telling(ctx, now, v.store.Compact); err != nil {
 		return nil, verbError(err, "giving space back")
 	}
 	after, err := v.vol.Usage(ctx)
@@ -129,51 +134,6 @@ func (v *volume) gc(ctx context.Context, wait bool, tell func(gcProgress) error)
 	r := &gcReport{Store: v.dir, Before: before.UsedBytes, After: after.UsedBytes}
 	r.Backlog, err = v.backlog(ctx)
 	return r, err
-}
-
-// telling runs work, and tells meanwhile how far it is.
-func (v *volume) telling(ctx context.Context, compacting bool, tell func(gcProgress) error, work func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() { done <- work(ctx) }()
-	t := time.NewTicker(gcProgressEvery)
-	defer t.Stop()
-	for {
-		select {
-		case err := <-done:
-			if cause := context.Cause(ctx); err != nil && cause != nil {
-				return cause
-			}
-			return err
-		case <-t.C:
-		}
-		p := gcProgress{Compacting: compacting}
-		u, err := v.vol.Usage(ctx)
-		if err == nil {
-			p.UsedBytes = u.UsedBytes
-			p.Backlog, err = v.backlog(ctx)
-		}
-		if err == nil {
-			err = tell(p)
-		}
-		if err != nil {
-			cancel(err) // and wait for work to end
-		}
-	}
-}
-
-// serveGC is gc for a client, which ends it by hanging up.
-func (s *server) serveGC(c *conn, req *request) (any, error) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	go func() { // ends with the connection
-		c.Read(make([]byte, 1))
-		cancel(errClosed)
-	}()
-	return s.gc(ctx, req.Wait, func(p gcProgress) error {
-		return c.send(okReply(stateProgress, p), -1)
-	})
 }
 
 // backlogLine shows on a terminal what a gc is busy with.
@@ -193,9 +153,10 @@ func showBacklog(f *os.File, quiet bool) *backlogLine {
 // clearLine erases the line that the cursor is in.
 const clearLine = "\r\x1b[K"
 
-func (l *backlogLine) step(p gcProgress) {
-	if l.f == nil {
-		return
+func (l *backlogLine) step(raw json.RawMessage) error {
+	var p gcProgress
+	if err := json.Unmarshal(raw, &p); err != nil || l.f == nil {
+		return err
 	}
 	what := "compacting"
 	if !p.Compacting {
@@ -203,6 +164,7 @@ func (l *backlogLine) step(p gcProgress) {
 	}
 	fmt.Fprintf(l.f, "%sdcfs: %s used, %s ", clearLine, humanBytes(p.UsedBytes), what)
 	l.shown = true
+	return nil
 }
 
 func (l *backlogLine) end() {

@@ -71,7 +71,7 @@ var verbs = []*verb{
 	snapshotHoldVerb, snapshotReleaseVerb, snapshotExpireVerb,
 	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb, forkExpireVerb,
 	retentionSetVerb, retentionShowVerb, retentionApplyVerb,
-	statusVerb, gcVerb, checkVerb, versionVerb, serveVerb,
+	statusVerb, gcVerb, scrubVerb, checkVerb, versionVerb, serveVerb,
 }
 
 // usageError is a command line that makes no sense. Its text says why, and

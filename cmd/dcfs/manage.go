@@ -47,9 +47,7 @@ func callOnce(t target, req *request) (json.RawMessage, error) {
 	defer c.Close()
 	r, err := c.ask(req)
 	for err == nil && r.State == stateProgress {
-		var p gcProgress
-		if err = json.Unmarshal(r.Result, &p); err == nil {
-			req.progress(p)
+		if err = req.progress(r.Result); err == nil {
 			r, err = c.next()
 		}
 	}
@@ -67,7 +65,7 @@ func callLocal(t target, req *request) (json.RawMessage, error) {
 	}
 	ctx := context.Background()
 	mode := openExisting
-	if req.Op == opStatus {
+	if req.Op == opStatus || req.Op == opScrub {
 		mode = openStill
 	}
 	v, err := openVolume(ctx, t.Store, mode, serverOptions{}, logToStderr)
@@ -88,10 +86,13 @@ func answerLocal(ctx context.Context, v *volume, req *request) (any, error) {
 	switch req.Op {
 	case opStatus:
 		return v.status(ctx)
-	case opGC:
-		return v.gc(ctx, req.Wait, func(p gcProgress) error {
-			req.progress(p)
-			return nil
+	case opGC, opScrub:
+		return v.long(ctx, req, func(p any) error {
+			raw, err := json.Marshal(p)
+			if err != nil {
+				return err
+			}
+			return req.progress(raw)
 		})
 	}
 	view, err := v.root(req.Fork, req.Snapshot)

@@ -306,8 +306,8 @@ func (s *server) dispatch(c *conn, req *request) (any, error) {
 		return nil, s.vol.Space().SyncAll(ctx)
 	case opStatus:
 		return s.status(ctx)
-	case opGC:
-		return s.serveGC(c, req)
+	case opGC, opScrub:
+		return s.serveLong(c, req)
 	}
 	view, err := s.viewOf(req)
 	if err != nil {
