@@ -9,7 +9,7 @@ import (
 // pace has background work give way to operations while there are any.
 type pace struct {
 	ops   atomic.Int64 // that began
-	seen  atomic.Int64 // when there was one at last, in nanoseconds
+	seen  atomic.Int64 // when there was one at last, in nanoseconds since paceBegan
 	last  atomic.Int64 // ops at that time
 	hurry atomic.Int32 // those who wait for the background
 	load  atomic.Int32 // of MaxLoad, how much work is waiting
@@ -33,15 +33,19 @@ const (
 	nearlyFull = 128 << 20
 )
 
+// paceBegan is what times are counted from: the clock on the wall may be set
+// back, and background work must not rest for as long as that.
+var paceBegan = time.Now()
+
 // begin notes an operation.
 func (p *pace) begin() { p.ops.Add(1) }
 
 // busy reports whether there was an operation lately.
 func (p *pace) busy(now time.Time) bool {
 	if n := p.ops.Load(); p.last.Swap(n) != n {
-		p.seen.Store(now.UnixNano())
+		p.seen.Store(int64(now.Sub(paceBegan)))
 	}
-	return now.UnixNano()-p.seen.Load() < int64(busyFor)
+	return now.Sub(paceBegan)-time.Duration(p.seen.Load()) < busyFor
 }
 
 // Hurry has background work run at full speed until end is called.

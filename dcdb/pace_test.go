@@ -34,7 +34,7 @@ func TestBackgroundGivesWay(t *testing.T) {
 	ts := newTestSpace(t, Options{})
 	busy := func() { // and nobody has looked since long ago
 		ts.pace.begin()
-		ts.pace.seen.Store(0)
+		ts.pace.seen.Store(-int64(time.Hour))
 	}
 	const d = time.Second
 	want := func(when string, want time.Duration) {
@@ -44,7 +44,7 @@ func TestBackgroundGivesWay(t *testing.T) {
 		}
 	}
 	ts.pace.busy(time.Now())
-	ts.pace.seen.Store(0)
+	ts.pace.seen.Store(-int64(time.Hour))
 	want("at rest", 0)
 	busy()
 	want("in use", d)

@@ -184,7 +184,8 @@ func (m *mount) setFresh(p place, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.St
 	if err != nil {
 		return m.status(err)
 	}
-	if time.Now().UnixNano() > p.door.fresh.Load() && !changesNothing(in, &a) {
+	until := p.door.fresh.Load()
+	if (until == nil || time.Now().After(*until)) && !changesNothing(in, &a) {
 		return fuse.EROFS
 	}
 	m.fillAttrOut(p.door, &a, out)

@@ -22,9 +22,8 @@ type door struct {
 	// parent is the node of the virtual directory that ".." of the root leads
 	// to; 0 for the mount's own view, which has none.
 	parent atomic.Uint64
-	// fresh is until when (Unix nanoseconds) a chmod of a snapshot's root is
-	// that of its mkdir.
-	fresh atomic.Int64
+	// fresh is until when a chmod of a snapshot's root is that of its mkdir.
+	fresh atomic.Pointer[time.Time]
 
 	first sync.Once // see doorTable.enter
 	refs  int       // guarded by doorTable.mu: nodes known behind it, and holds

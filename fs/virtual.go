@@ -219,7 +219,8 @@ func (m *mount) createSnapshot(p place, name string, out *fuse.EntryOut) fuse.St
 	}
 	d, st := m.enterEntry(p, v, out)
 	if st == fuse.OK {
-		d.fresh.Store(time.Now().Add(freshTime).UnixNano())
+		until := time.Now().Add(freshTime)
+		d.fresh.Store(&until)
 	}
 	return st
 }
