@@ -29,10 +29,11 @@ func writes(flags uint32) bool {
 // opened answers with a handle of node.
 func (m *mount) opened(node uint64, flags uint32, out *fuse.OpenOut) {
 	// Each page that the kernel has is as the file is: only it writes there.
+	// But of what it reads from its cache we don't hear.
 	// And it need not tell us of close(2): nothing waits for that, locks are
 	// its own.
 	out.OpenFlags = fuse.FOPEN_NOFLUSH
-	if !m.opts.StrictAtime {
+	if !m.fs.StrictAtime() {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	out.Fh = readHandle

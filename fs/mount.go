@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -41,9 +42,13 @@ var flagBits = map[string]struct {
 	"sync": {syscall.MS_SYNCHRONOUS, 0}, "async": {0, syscall.MS_SYNCHRONOUS},
 	"dirsync": {syscall.MS_DIRSYNC, 0},
 	"noatime": {syscall.MS_NOATIME, 0}, "atime": {0, syscall.MS_NOATIME},
+	strictAtime:  {syscall.MS_STRICTATIME, 0},
 	"nodiratime": {syscall.MS_NODIRATIME, 0}, "diratime": {0, syscall.MS_NODIRATIME},
 	"relatime": {syscall.MS_RELATIME, 0}, "norelatime": {0, syscall.MS_RELATIME},
 }
+
+// strictAtime is the flag that fusermount3 does not know of.
+const strictAtime = "strictatime"
 
 // IsMountFlag reports whether MountOptions.Flags may hold s.
 func IsMountFlag(s string) bool {
@@ -189,6 +194,7 @@ func attachHelper(dir string, o MountOptions) (int, error) {
 	defer ours.Close()
 	defer theirs.Close()
 
+	words = slices.DeleteFunc(words, func(w string) bool { return w == strictAtime })
 	words = append(words, o.fuseWords()...)
 	words = append(words, "subtype="+fsType, "fsname="+escapeOption(o.Source))
 	cmd := exec.Command(bin, "-o", strings.Join(words, ","), "--", dir)

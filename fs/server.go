@@ -50,10 +50,6 @@ type Options struct {
 	// and ".forks" if empty. See Closed.
 	SnapDir, ForkDir string
 
-	// StrictAtime is for a volume whose inode.Options say so: the kernel then
-	// does not answer reads of a newly opened file from its cache.
-	StrictAtime bool
-
 	// NoACL keeps the kernel from asking for POSIX ACLs: it checks modes alone,
 	// and they can be neither read nor set. They are handed down, and follow
 	// chmod, all the same.
@@ -277,7 +273,7 @@ func (m *mount) fuseOptions() *fuse.MountOptions {
 		// The default throws away a file's whole cache when its mtime is
 		// new, after every write that is.
 		ExplicitDataCacheControl: true,
-		EnableSymlinkCaching:     true,
+		EnableSymlinkCaching:     !m.fs.StrictAtime(), // for ever: a remount does not ask again
 		EnableAcl:                !m.opts.NoACL,
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | // plain listings stay cheap
 			fuse.CAP_ATOMIC_O_TRUNC |
@@ -308,6 +304,11 @@ func (m *mount) OnUnmount() { m.end() }
 
 // View returns the view that is mounted.
 func (s *Server) View() *snap.View { return s.m.own.view }
+
+// SetStrictAtime has reads change the access time, or not, from now on. What
+// the kernel has in its cache it answers by itself: it asks again for a file
+// that is opened anew, and for a symlink if the mount began as strict.
+func (s *Server) SetStrictAtime(on bool) { s.m.fs.SetStrictAtime(on) }
 
 // Wait returns when the mount has ended, however that came about, and all
 // that it was asked for is done. What was written may not be durable yet:

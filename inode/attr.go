@@ -185,7 +185,7 @@ func (c *capability) apply() {
 // touchAtime sets the access time, if the options want reads to do so and
 // the view can change.
 func (f *FS) touchAtime(ctx context.Context, v *snap.View, ino uint64) error {
-	if !f.opts.StrictAtime || v.ReadOnly() {
+	if !f.StrictAtime() || v.ReadOnly() {
 		return nil
 	}
 	return f.update(ctx, op{"touch", ino, ""}, v, func(tx *dcdb.Tx) error {

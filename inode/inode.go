@@ -71,6 +71,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 
 	"dcfs/dcdb"
@@ -97,15 +98,23 @@ type Options struct {
 // FS is the operations on the inodes of a volume. All methods may be called
 // concurrently.
 type FS struct {
-	vol   *snap.Volume // immutable
-	space *dcdb.Space  // immutable
-	opts  Options      // immutable
+	vol    *snap.Volume // immutable
+	space  *dcdb.Space  // immutable
+	strict atomic.Bool  // see Options.StrictAtime
 }
 
 // New returns the operations on volume v.
 func New(v *snap.Volume, o Options) *FS {
-	return &FS{vol: v, space: v.Space(), opts: o}
+	f := &FS{vol: v, space: v.Space()}
+	f.SetStrictAtime(o.StrictAtime)
+	return f
 }
+
+// StrictAtime reports whether reads change the access time.
+func (f *FS) StrictAtime() bool { return f.strict.Load() }
+
+// SetStrictAtime changes Options.StrictAtime, for reads to come.
+func (f *FS) SetStrictAtime(on bool) { f.strict.Store(on) }
 
 // Attr is an inode's number and attributes.
 type Attr struct {

@@ -922,6 +922,11 @@ mount -o remount,ro $dir
 ! touch $dir/b 2>/dev/null
 mount -o remount,rw $dir
 touch $dir/b
+atime() { touch -a -d @1000 $dir/a; cat $dir/a >$helpers/a; stat -c %X $dir/a; }
+mount -o remount,strictatime $dir # of which the kernel tells the server nothing
+[ "$(atime)" != 1000 ]
+mount -o remount,relatime $dir
+[ "$(atime)" = 1000 ]
 umount -l $dir
 ! mount -t fuse.dcfs $store $dir -o nonsense 2>/dev/null
 mount -t fuse.dcfs $store $dir -s -o nonsense

@@ -57,6 +57,7 @@ const (
 // The operations.
 const (
 	opMount           = "mount"
+	opRemount         = "remount" // change what of Options can be changed
 	opWatch           = "watch"
 	opSync            = "sync"
 	opStatus          = "status"

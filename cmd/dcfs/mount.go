@@ -39,9 +39,10 @@ with -o allow_other, which an ordinary user may use only if /etc/fuse.conf
 says user_allow_other.
 
 Options of -o: ro, rw, allow_other, [no]suid, [no]dev, [no]exec, [no]acl,
-strictatime, snapdir=NAME and forkdir=NAME (other names for .snapshots and
-.forks, or none), fsname=NAME, and, as the flags, cache=, dirty=, size=,
-commit=, log=.
+[no]strictatime, noatime, snapdir=NAME and forkdir=NAME (other names for
+.snapshots and .forks, or none), fsname=NAME, and, as the flags, cache=,
+dirty=, size=, commit=, log=. With remount: [no]strictatime, and what the
+kernel itself sees to (ro, suid, dev, exec, noatime).
 Those that mean something only to mount(8) and /etc/fstab are ignored.
 
 Example:
@@ -385,7 +386,8 @@ func watchEnd(store, dev string) error {
 }
 
 // remount changes the options of a mount as "mount -i -o remount,..." does:
-// only the kernel's own can change.
+// the kernel's own, and whether reads change atime. Of the latter the kernel
+// tells the server nothing.
 func remount(mountpoint string, o *mountOptions) error {
 	dir, err := realPath(mountpoint)
 	if err != nil {
@@ -402,7 +404,29 @@ func remount(mountpoint string, o *mountOptions) error {
 	if err := unix.Mount(m.Source, dir, fsType, flags|unix.MS_REMOUNT, ""); err != nil {
 		return fmt.Errorf("remounting %s: %w", dir, err)
 	}
+	if (o.Flags|o.Clear)&unix.MS_STRICTATIME == 0 {
+		return nil
+	}
+	if err := askMount(m, &request{Op: opRemount, Options: o}); err != nil {
+		return fmt.Errorf("remounting %s: strictatime: %w", dir, err)
+	}
 	return nil
+}
+
+// askMount asks the server of a mount for something about it.
+func askMount(m *mountEntry, req *request) error {
+	store, err := storeOfMount(m)
+	if err != nil {
+		return err
+	}
+	c, err := dial(store)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	req.Dev = m.Dev
+	_, err = c.ask(req)
+	return err
 }
 
 // kernelFlags are the flags of mount(2) that mountinfo's options tell.

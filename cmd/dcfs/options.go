@@ -27,7 +27,7 @@ type mountOptions struct {
 	Suid   bool   `json:"-"` // the kernel's flags, not the server's business
 	Dev    bool   `json:"-"`
 	NoExec bool   `json:"-"`
-	// NoAtime is for /proc/mounts only: the server decides about atime.
+	// NoAtime is for /proc/mounts only: without StrictAtime no read changes it.
 	NoAtime bool `json:"-"`
 
 	Remount bool    `json:"-"`
@@ -86,6 +86,23 @@ func kernelFlag(bit uintptr, on bool, set func(*optionParser)) option {
 	})
 }
 
+// atimeFlags are those of mount(2) of which one holds.
+const atimeFlags = unix.MS_STRICTATIME | unix.MS_NOATIME | unix.MS_RELATIME
+
+// setAtime has reads change atime as one of the atimeFlags says.
+func (p *optionParser) setAtime(bit uintptr) {
+	p.mount.Flags = p.mount.Flags&^atimeFlags | bit
+	p.mount.Clear = p.mount.Clear&^bit | atimeFlags&^bit
+	p.mount.StrictAtime, p.mount.NoAtime = bit == unix.MS_STRICTATIME, bit == unix.MS_NOATIME
+}
+
+// notStrict takes strictatime back, the kernel's default holds then.
+func (p *optionParser) notStrict() {
+	if !p.mount.NoAtime {
+		p.setAtime(unix.MS_RELATIME)
+	}
+}
+
 func nothing(*optionParser) {}
 
 var ignored = flag(nothing)
@@ -107,14 +124,15 @@ var options = map[string]option{
 	"default_permissions": ignored, // always so
 	"acl":                 flag(func(p *optionParser) { p.mount.NoACL = false }),
 	"noacl":               flag(func(p *optionParser) { p.mount.NoACL = true }),
-	"strictatime":         flag(func(p *optionParser) { p.mount.StrictAtime = true }),
-	"nostrictatime":       flag(func(p *optionParser) { p.mount.StrictAtime = false }),
-	"lazytime":            flag(func(p *optionParser) { p.mount.StrictAtime = false }),
-	"noatime": kernelFlag(unix.MS_NOATIME, true, func(p *optionParser) {
-		p.mount.StrictAtime, p.mount.NoAtime = false, true
-	}),
-	"relatime": kernelFlag(unix.MS_NOATIME, false, func(p *optionParser) {
-		p.mount.StrictAtime, p.mount.NoAtime = false, false
+	"strictatime":         flag(func(p *optionParser) { p.setAtime(unix.MS_STRICTATIME) }),
+	"nostrictatime":       flag((*optionParser).notStrict),
+	"lazytime":            flag((*optionParser).notStrict),
+	"noatime":             flag(func(p *optionParser) { p.setAtime(unix.MS_NOATIME) }),
+	"relatime":            flag(func(p *optionParser) { p.setAtime(unix.MS_RELATIME) }),
+	"atime": flag(func(p *optionParser) {
+		if !p.mount.StrictAtime {
+			p.setAtime(unix.MS_RELATIME)
+		}
 	}),
 	"snapdir": valued(func(p *optionParser, v string) error { return setDir(&p.mount.SnapDir, v) }),
 	"forkdir": valued(func(p *optionParser, v string) error { return setDir(&p.mount.ForkDir, v) }),
@@ -147,7 +165,7 @@ var options = map[string]option{
 	"defaults": ignored, "auto": ignored, "noauto": ignored, "nofail": ignored, "_netdev": ignored,
 	"user": ignored, "users": ignored, "nouser": ignored, "owner": ignored, "noowner": ignored,
 	"group": ignored, "nogroup": ignored, "async": ignored, "silent": ignored, "loud": ignored,
-	"diratime": ignored, "nodiratime": ignored, "norelatime": ignored, "nolazytime": ignored, "atime": ignored,
+	"diratime": ignored, "nodiratime": ignored, "norelatime": ignored, "nolazytime": ignored,
 	"mand": ignored, "nomand": ignored, "iversion": ignored, "noiversion": ignored,
 	"nonempty": ignored,
 }
@@ -159,7 +177,7 @@ func (o *mountOptions) mountFlags() []string {
 	for _, f := range []struct {
 		on   bool
 		name string
-	}{{o.Suid, "suid"}, {o.Dev, "dev"}, {o.NoExec, "noexec"}, {o.NoAtime, "noatime"}} {
+	}{{o.Suid, "suid"}, {o.Dev, "dev"}, {o.NoExec, "noexec"}, {o.NoAtime, "noatime"}, {o.StrictAtime, "strictatime"}} {
 		if f.on {
 			flags = append(flags, f.name)
 		}

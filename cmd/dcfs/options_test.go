@@ -22,8 +22,11 @@ func TestOptionsSayWhatTheMountIs(t *testing.T) {
 	for list, want := range map[string]mountOptions{
 		"":                                 {},
 		"defaults":                         {},
-		"allow_other,strictatime":          {AllowOther: true, StrictAtime: true},
-		"strictatime,lazytime":             {},
+		"allow_other,strictatime":          {AllowOther: true, StrictAtime: true, Flags: unix.MS_STRICTATIME, Clear: unix.MS_NOATIME | unix.MS_RELATIME},
+		"strictatime,lazytime":             {Flags: unix.MS_RELATIME, Clear: unix.MS_NOATIME | unix.MS_STRICTATIME},
+		"noatime,nostrictatime":            {NoAtime: true, Flags: unix.MS_NOATIME, Clear: unix.MS_STRICTATIME | unix.MS_RELATIME},
+		"strictatime,atime":                {StrictAtime: true, Flags: unix.MS_STRICTATIME, Clear: unix.MS_NOATIME | unix.MS_RELATIME},
+		"noatime,atime":                    {Flags: unix.MS_RELATIME, Clear: unix.MS_NOATIME | unix.MS_STRICTATIME},
 		"noacl":                            {NoACL: true},
 		"noacl,acl":                        {},
 		"transport=wire":                   {Transport: "wire"},
@@ -43,8 +46,8 @@ func TestOptionsSayWhatTheMountIs(t *testing.T) {
 
 func TestOptionsOfMountAndFstabAreAccepted(t *testing.T) {
 	p := parseOptions(t, `rw,noauto,nofail,_netdev,user,user=joe,users,x-systemd.automount,x-systemd.requires="a,b",comment=backup,X-mount.mkdir,relatime,lazytime`)
-	if p.mount.Flags != 0 {
-		t.Errorf("flags %#x, want none", p.mount.Flags)
+	if p.mount.Flags != unix.MS_RELATIME {
+		t.Errorf("flags %#x, want relatime alone", p.mount.Flags)
 	}
 }
 

@@ -302,6 +302,8 @@ func (s *server) dispatch(c *conn, req *request) (any, error) {
 	switch req.Op {
 	case opMount:
 		return nil, s.mount(c, req)
+	case opRemount:
+		return nil, s.remount(req)
 	case opSync:
 		return nil, s.vol.Space().SyncAll(ctx)
 	case opStatus:
@@ -436,6 +438,19 @@ func (s *server) mount(c *conn, req *request) error {
 	return nil
 }
 
+// remount changes the options of a mount that the kernel does not see to.
+func (s *server) remount(req *request) error {
+	m := s.byDev(req.Dev)
+	if m == nil {
+		return coded(codeNotExist, "this server does not serve that mount")
+	}
+	if req.Options == nil {
+		return coded(codeInvalid, "remount: the request lacks its options")
+	}
+	m.srv.SetStrictAtime(req.Options.StrictAtime)
+	return nil
+}
+
 // reserveWait reserves m's view. A mount that has it and that nobody sees any
 // more may just be about to end: umount(8) returns before the server knows.
 func (s *server) reserveWait(m *served) error {
@@ -555,7 +570,7 @@ func (s *server) attach(c *conn, m *served) error {
 // package fs.
 func (s *server) fsOptions(m *served, dev string) fs.Options {
 	return fs.Options{
-		StrictAtime: m.options.StrictAtime, NoACL: m.options.NoACL, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
+		NoACL: m.options.NoACL, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
 		Transport: m.options.Transport, Mountpoint: m.mountpoint, Dev: dev, Debug: s.log.debug, Log: s.log.printf,
 	}
 }
