@@ -143,6 +143,7 @@ func (s *Space) join(ctx context.Context, records, bytes int, data bool) error {
 			return full
 		}
 		s.wakeFlusher()
+		waits(ctx)
 		select {
 		case <-room:
 		case <-ctx.Done():
@@ -387,6 +388,7 @@ func (s *Space) wait(ctx context.Context, g *group) error {
 		if full != nil {
 			return full
 		}
+		waits(ctx)
 		select {
 		case <-g.done:
 			return g.err

@@ -110,6 +110,9 @@ func (s *Space) Read(ctx context.Context, k Key, p []byte, off uint64) (int, err
 			return 0, err
 		}
 	}
+	if len(exts) > 0 {
+		waits(ctx)
+	}
 	for _, e := range exts {
 		if err := s.st.Read(ctx, e.id, store.KindContent, e.off, e.dst); err != nil {
 			return 0, readErr(e.id, err)

@@ -159,6 +159,7 @@ func (tx *Tx) load() error {
 		tx.enter()
 		return nil
 	}
+	waits(tx.ctx)
 	for _, w := range tx.want {
 		if err := tx.fetch(w); err != nil {
 			return err

@@ -296,3 +296,116 @@ func TestReadersNeverMeetErasedObjects(t *testing.T) {
 		t.Errorf("%d reads, %d snapshots: too few to mean anything", reads.Load(), n)
 	}
 }
+
+// telling is the context of one operation that says when it is going to wait.
+type telling struct {
+	context.Context
+	told atomic.Bool
+}
+
+func (c *telling) Waits() { c.told.Store(true) }
+
+// listening fails a test whose operation reads the store and did not say so.
+type listening struct {
+	*store.Counting
+	t *testing.T
+}
+
+func (l *listening) heard(ctx context.Context) {
+	if c, ok := ctx.(*telling); ok && !c.told.Load() {
+		l.t.Error("an operation reads the store and did not say that it waits")
+	}
+}
+
+func (l *listening) Read(ctx context.Context, id store.ID, kind store.Kind, off int, p []byte) error {
+	l.heard(ctx)
+	return l.Counting.Read(ctx, id, kind, off, p)
+}
+
+func (l *listening) Get(ctx context.Context, keys ...[]byte) ([][]byte, error) {
+	l.heard(ctx)
+	return l.Counting.Get(ctx, keys...)
+}
+
+// An operation tells its context before it reads the store, and does not
+// otherwise.
+func TestOperationsSayThatTheyWait(t *testing.T) {
+	mem := newMemory()
+	vol, err := snap.Open(bg, mem, snap.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &fixture{TB: t, vol: vol, fs: New(vol, Options{}), view: vol.Main(), clock: newTestClock()}
+	dir := x.mkdir("dir")
+	for i := range 500 {
+		x.create(fmt.Sprintf("dir/file%03d", i), "")
+	}
+	x.create("dir/data", string(bytes.Repeat([]byte("x"), 300<<10)))
+	ino := x.ino("dir/data")
+	x.must(x.fs.Setxattr(bg, x.view, ino, "user.large", bytes.Repeat([]byte("x"), 10000), 0))
+	x.must(x.vol.Close(bg))
+
+	st := &listening{store.NewCounting(mem), t}
+	x = newFixtureOnStore(t, st, Options{})
+	buf := make([]byte, 10000)
+	ops := []struct {
+		name string
+		cold bool // its second run reads the store too
+		run  func(ctx context.Context) error
+	}{
+		{"getattr", false, func(ctx context.Context) error { _, err := x.fs.Getattr(ctx, x.view, ino); return err }},
+		{"lookup", false, func(ctx context.Context) error {
+			_, err := x.fs.Lookup(ctx, x.view, dir, "file250")
+			return err
+		}},
+		{"read", true, func(ctx context.Context) error { _, err := x.fs.Read(ctx, x.view, ino, buf, 0); return err }},
+		{"getxattr", true, func(ctx context.Context) error {
+			_, err := x.fs.Getxattr(ctx, x.view, ino, "user.large")
+			return err
+		}},
+		{"mknod", false, func(ctx context.Context) error {
+			_, err := x.fs.Mknod(ctx, x.view, dir, "file000", root, 0o100644, 0)
+			if !errors.Is(err, ErrExist) {
+				return fmt.Errorf("got %v, want %v", err, ErrExist)
+			}
+			return nil
+		}},
+	}
+	for _, o := range ops {
+		for run := range 2 {
+			before, c := st.Reads.Load()+st.Gets.Load(), &telling{Context: bg}
+			x.must(o.run(c))
+			reads := st.Reads.Load() + st.Gets.Load() - before
+			if want := run == 0 || o.cold; (reads > 0) != want {
+				t.Errorf("%s, run %d: %d calls to the store", o.name, run, reads)
+			}
+			if c.told.Load() != (reads > 0) {
+				t.Errorf("%s, run %d: said that it waits: %v, with %d calls to the store", o.name, run, c.told.Load(), reads)
+			}
+		}
+	}
+}
+
+// A write that waits for room says so.
+func TestWritesSayThatTheyWaitForRoom(t *testing.T) {
+	vol, err := snap.Open(bg, newMemory(), snap.Options{DirtyBytes: 1 << 20, CommitInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vol.Close(bg)
+	f, v := New(vol, Options{}), vol.Main()
+	a, err := f.Mknod(bg, v, snap.RootIno, "file", root, 0o100644, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Pieces of half a record are not written ahead: they wait for their group.
+	c := &telling{Context: bg}
+	for i := range uint64(200) {
+		if _, err := f.Write(c, v, a.Ino, root, make([]byte, 20<<10), i*(128<<10), WriteFlags{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !c.told.Load() {
+		t.Error("4 MiB were written with room for 1, and no write said that it waits")
+	}
+}
