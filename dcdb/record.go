@@ -1,6 +1,7 @@
 package dcdb
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"math/bits"
@@ -277,6 +278,11 @@ func (db *DB) planRecord(rec uint64, old []piece, a uint32, p []byte, inPlace bo
 		}
 	}
 	head := a &^ (blockBytes - 1)
+	if head == a && tail == b {
+		pieces, err := db.lay(old, a, bytes.Clone(p)) // clears nothing first
+		c.pieces = pieces
+		return c, err
+	}
 	buf := make([]byte, tail-head)
 	if err := db.tx.assemble(buf[:a-head], old, head); err != nil {
 		return c, err
