@@ -67,7 +67,7 @@ func (m *mount) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 	if p.kind != inside {
 		return m.virtualAttrOut(p, out)
 	}
-	a, err := m.getattr(p)
+	a, err := m.fs.Getattr(m.asking(&in.InHeader), p.door.view, p.ino)
 	if err != nil {
 		return m.status(err)
 	}
@@ -134,7 +134,7 @@ func (m *mount) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	if s.Mode != nil {
 		cred = chmodBy(&in.InHeader)
 	}
-	a, err := m.fs.Setattr(background, p.door.view, p.ino, cred, s)
+	a, err := m.fs.Setattr(m.asking(&in.InHeader), p.door.view, p.ino, cred, s)
 	if err != nil {
 		return m.status(err)
 	}

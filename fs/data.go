@@ -59,7 +59,7 @@ func (m *mount) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return st
 	}
 	if in.Flags&syscall.O_TRUNC != 0 {
-		_, err := m.fs.Setattr(background, p.door.view, p.ino, credOf(&in.InHeader),
+		_, err := m.fs.Setattr(m.asking(&in.InHeader), p.door.view, p.ino, credOf(&in.InHeader),
 			inode.SetAttr{Size: new(uint64), KillSuidGid: in.Mode&fuse.OPEN_KILL_SUIDGID != 0})
 		if err != nil {
 			return m.status(err)
@@ -118,7 +118,7 @@ func (m *mount) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadR
 	if st != fuse.OK {
 		return nil, st
 	}
-	n, err := m.fs.Read(background, p.door.view, p.ino, buf, in.Offset)
+	n, err := m.fs.Read(m.asking(&in.InHeader), p.door.view, p.ino, buf, in.Offset)
 	if err != nil {
 		return nil, m.status(err)
 	}
@@ -153,7 +153,7 @@ func (m *mount) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 	if st != fuse.OK {
 		return 0, st
 	}
-	n, err := m.fs.Write(background, p.door.view, p.ino, credOf(&in.InHeader), data, in.Offset, inode.WriteFlags{
+	n, err := m.fs.Write(m.asking(&in.InHeader), p.door.view, p.ino, credOf(&in.InHeader), data, in.Offset, inode.WriteFlags{
 		KillSuidGid: in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
 		Sync:        in.Flags&(syscall.O_SYNC|syscall.O_DSYNC) != 0,
 	})
@@ -180,7 +180,7 @@ func (m *mount) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if err := m.killSuidGid(p, &in.InHeader); err != nil {
 		return m.status(err)
 	}
-	return m.status(m.fs.Fallocate(background, p.door.view, p.ino, in.Offset, in.Length, in.Mode))
+	return m.status(m.fs.Fallocate(m.asking(&in.InHeader), p.door.view, p.ino, in.Offset, in.Length, in.Mode))
 }
 
 // killSuidGid takes from a file what a change by an ordinary user takes.
@@ -198,7 +198,7 @@ func (m *mount) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) f
 	if st != fuse.OK {
 		return st
 	}
-	at, err := m.fs.Seek(background, p.door.view, p.ino, in.Offset, in.Whence)
+	at, err := m.fs.Seek(m.asking(&in.InHeader), p.door.view, p.ino, in.Offset, in.Whence)
 	out.Offset = at
 	return m.status(err)
 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -86,7 +87,7 @@ func (m *mount) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		}
 	} else {
 		var err error
-		if h.dir, err = m.fs.OpenDir(background, p.door.view, p.ino); err != nil {
+		if h.dir, err = m.fs.OpenDir(m.asking(&in.InHeader), p.door.view, p.ino); err != nil {
 			return m.status(err)
 		}
 		if p.door.view.ReadOnly() {
@@ -124,7 +125,7 @@ func (m *mount) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 		if h.place.kind != inside || e.Name == "." || e.Name == ".." {
 			return true // plain
 		}
-		if a, ok := m.current(h.place, e); ok {
+		if a, ok := m.current(m.asking(&in.InHeader), h.place, e); ok {
 			m.entry(h.place.door, &a, m.entryTo, o)
 		}
 		return true
@@ -135,13 +136,13 @@ func (m *mount) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 // it does not do so any more: the handle lists the directory as it was, the
 // kernel keeps what it is told as it is. It changes no entry of a directory
 // while it has it listed.
-func (m *mount) current(dir place, e *inode.Dirent) (inode.Attr, bool) {
+func (m *mount) current(ctx context.Context, dir place, e *inode.Dirent) (inode.Attr, bool) {
 	v := dir.door.view
 	if v.ReadOnly() {
-		a, err := m.fs.Getattr(background, v, e.Ino)
+		a, err := m.fs.Getattr(ctx, v, e.Ino)
 		return a, err == nil
 	}
-	a, err := m.fs.Lookup(background, v, dir.ino, e.Name)
+	a, err := m.fs.Lookup(ctx, v, dir.ino, e.Name)
 	return a, err == nil && a.Ino == e.Ino
 }
 
@@ -154,7 +155,7 @@ func (m *mount) readDir(in *fuse.ReadIn, add func(h *dirHandle, e *inode.Dirent,
 	if h.dir == nil {
 		return m.readVirtual(h, in.Offset, add)
 	}
-	err := h.dir.Read(background, in.Offset, func(e inode.Dirent) bool {
+	err := h.dir.Read(m.asking(&in.InHeader), in.Offset, func(e inode.Dirent) bool {
 		if _, hide := m.hidden(h.place, e.Name); hide {
 			// Made by a mount that had other names for these doors.
 			return true

@@ -38,7 +38,7 @@ func (m *mount) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 	if k, ok := m.hidden(p, name); ok {
 		return m.virtualEntry(place{p.door, k, p.ino}, out)
 	}
-	a, err := m.fs.Lookup(background, p.door.view, p.ino, name)
+	a, err := m.fs.Lookup(m.asking(h), p.door.view, p.ino, name)
 	if errors.Is(err, inode.ErrNotExist) {
 		// Node 0 is "no such name", to be kept as long as a name.
 		out.EntryValid, out.EntryValidNsec = m.entryTo.sec, m.entryTo.nsec
@@ -196,7 +196,7 @@ func (m *mount) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fus
 		return fuse.EPERM
 	}
 	cred := creatorOf(&in.InHeader, in.Umask)
-	a, err := m.fs.Mknod(background, p.door.view, p.ino, name, cred, in.Mode, in.Rdev)
+	a, err := m.fs.Mknod(m.asking(&in.InHeader), p.door.view, p.ino, name, cred, in.Mode, in.Rdev)
 	return m.created(p, &a, err, out)
 }
 
@@ -212,7 +212,7 @@ func (m *mount) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fus
 	case forks:
 		return m.createFork(p, name, in.Pid, out)
 	}
-	a, err := m.fs.Mkdir(background, p.door.view, p.ino, name, creatorOf(&in.InHeader, in.Umask), in.Mode)
+	a, err := m.fs.Mkdir(m.asking(&in.InHeader), p.door.view, p.ino, name, creatorOf(&in.InHeader, in.Umask), in.Mode)
 	return m.created(p, &a, err, out)
 }
 
@@ -225,7 +225,7 @@ func (m *mount) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string
 	if p.kind != inside {
 		return fuse.EPERM
 	}
-	a, err := m.fs.Symlink(background, p.door.view, p.ino, name, credOf(h), target)
+	a, err := m.fs.Symlink(m.asking(h), p.door.view, p.ino, name, credOf(h), target)
 	return m.created(p, &a, err, out)
 }
 
@@ -245,7 +245,7 @@ func (m *mount) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.
 	case old.door.view != p.door.view:
 		return fuse.EXDEV
 	}
-	a, err := m.fs.Link(background, p.door.view, old.ino, p.ino, name)
+	a, err := m.fs.Link(m.asking(&in.InHeader), p.door.view, old.ino, p.ino, name)
 	return m.created(p, &a, err, out)
 }
 
@@ -266,7 +266,7 @@ func (m *mount) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Stat
 	default:
 		return nil, fuse.EINVAL
 	}
-	target, err := m.fs.Readlink(background, p.door.view, p.ino)
+	target, err := m.fs.Readlink(m.asking(h), p.door.view, p.ino)
 	return []byte(target), m.status(err)
 }
 
@@ -279,7 +279,7 @@ func (m *mount) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.St
 	if p.kind != inside {
 		return fuse.EPERM
 	}
-	ino, last, err := m.fs.Unlink(background, p.door.view, p.ino, name)
+	ino, last, err := m.fs.Unlink(m.asking(h), p.door.view, p.ino, name)
 	if err != nil {
 		return m.status(err)
 	}
@@ -303,7 +303,7 @@ func (m *mount) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Sta
 	case forks:
 		return m.deleteFork(p, name)
 	}
-	ino, err := m.fs.Rmdir(background, p.door.view, p.ino, name)
+	ino, err := m.fs.Rmdir(m.asking(h), p.door.view, p.ino, name)
 	if err != nil {
 		return m.status(err)
 	}
@@ -344,22 +344,23 @@ func (m *mount) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname strin
 
 func (m *mount) rename(in *fuse.RenameIn, from place, name string, to place, newname string) (replaced uint64, last bool, err error) {
 	if flags := in.Flags &^ unix.RENAME_WHITEOUT; flags != in.Flags {
-		return m.fs.RenameWhiteout(background, from.door.view, from.ino, name, to.ino, newname, flags, credOf(&in.InHeader))
+		return m.fs.RenameWhiteout(m.asking(&in.InHeader), from.door.view, from.ino, name, to.ino, newname, flags, credOf(&in.InHeader))
 	}
-	return m.fs.Rename(background, from.door.view, from.ino, name, to.ino, newname, in.Flags)
+	return m.fs.Rename(m.asking(&in.InHeader), from.door.view, from.ino, name, to.ino, newname, in.Flags)
 }
 
 // create makes a regular file for open(2), or takes the one that somebody
 // made just before.
 func (m *mount) create(p place, in *fuse.CreateIn, name string) (inode.Attr, error) {
 	cred := creatorOf(&in.InHeader, in.Umask)
-	a, err := m.fs.Mknod(background, p.door.view, p.ino, name, cred, in.Mode, 0)
+	ctx := m.asking(&in.InHeader)
+	a, err := m.fs.Mknod(ctx, p.door.view, p.ino, name, cred, in.Mode, 0)
 	if !errors.Is(err, inode.ErrExist) || in.Flags&syscall.O_EXCL != 0 {
 		return a, err
 	}
-	if a, err = m.fs.Lookup(background, p.door.view, p.ino, name); err != nil || in.Flags&syscall.O_TRUNC == 0 {
+	if a, err = m.fs.Lookup(ctx, p.door.view, p.ino, name); err != nil || in.Flags&syscall.O_TRUNC == 0 {
 		return a, err
 	}
-	return m.fs.Setattr(background, p.door.view, a.Ino, cred,
+	return m.fs.Setattr(ctx, p.door.view, a.Ino, cred,
 		inode.SetAttr{Size: new(uint64), KillSuidGid: in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0})
 }

@@ -22,6 +22,36 @@ import (
 // and the runtime of Go alone interrupts its own system calls all day.
 var background = context.Background()
 
+// asking is the context of the operation that request h asks for: background,
+// but that the transport hears when the operation is about to wait.
+func (m *mount) asking(h *fuse.InHeader) context.Context {
+	if w, ok := m.kernel.(*wire); ok {
+		return &asked{w, h.Unique}
+	}
+	return background
+}
+
+// asked is a request of a wire, as a dcdb.Waiter.
+type asked struct {
+	w      *wire
+	unique uint64
+}
+
+// Deadline implements context.Context: there is none.
+func (a *asked) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done implements context.Context: it is not interrupted.
+func (a *asked) Done() <-chan struct{} { return nil }
+
+// Err implements context.Context.
+func (a *asked) Err() error { return nil }
+
+// Value implements context.Context: there are none.
+func (a *asked) Value(any) any { return nil }
+
+// Waits implements dcdb.Waiter.
+func (a *asked) Waits() { a.w.waits(a.unique) }
+
 // interruptible is the context of a request that may be interrupted. A
 // channel is a pointer, so making one allocates nothing.
 type interruptible <-chan struct{}

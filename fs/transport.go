@@ -37,14 +37,16 @@ func (m *mount) newTransport(fd int) (transport, error) {
 // wire is a transport over go-fuse's protocol layer. Two system calls and two
 // wake-ups are most of what a short request costs, so it makes no more of them:
 // one goroutine, the hot reader, reads a request, answers it itself and reads
-// the next. Three things keep a request that takes long from holding up others:
+// the next. Four things keep a request that takes long from holding up others:
 //
 //   - What is known to take long, or to need further requests of the kernel
 //     before it ends (a snapshot has the kernel write back what was changed by
 //     mmap), is answered in a goroutine of its own: see takesLong. There is no
 //     bound on these, so the readers never wait for one of them.
-//   - A watchdog looks each watchTick. A reader that has been with one request
-//     from one look to the next goes its own way, and another takes its place.
+//   - A request that is about to wait, for the store or for a commit group, says
+//     so: see waits. Its reader goes its own way, and another takes its place.
+//   - A watchdog looks each watchTick. It does the same with a reader that has
+//     been with one request from one look to the next.
 //   - If at a look requests wait and no reader is free, there is one reader
 //     more, up to maxReaders; and one less when that was not so for a while.
 //
@@ -67,6 +69,7 @@ type wire struct {
 	mu    sync.Mutex
 	hot   []*reader           // guarded by mu; those that read, or answer and then read
 	spare []*reader           // guarded by mu; those that wait to be needed
+	away  int                 // guarded by mu; readers that are with a request that takes long
 	slow  map[uint64]struct{} // guarded by mu; requests that take long, by their unique number
 
 	notifyMu sync.RWMutex // held for writing to close fd, for reading while telling the kernel something
@@ -75,15 +78,26 @@ type wire struct {
 
 const (
 	// watchTick is how often the watchdog looks.
-	watchTick = 300 * time.Microsecond
+	watchTick = 500 * time.Microsecond
 	// calmTicks is after how many looks that found enough readers one is
 	// given up, and after how many that found nothing to do the watchdog sleeps.
 	calmTicks = 64
 	// maxSpare is how many readers are kept with their buffers.
-	maxSpare = 8
-	// bufferBytes has room for a request or answer of maxRequestBytes and its
-	// headers.
-	bufferBytes = maxRequestBytes + 8192
+	maxSpare = 16
+	// maxAway bounds the memory of readers that are away. None of them waits
+	// for a request that is not read yet, so it can't come to a standstill.
+	maxAway = 128
+	// bufferBytes has room for a request or answer of maxRequestBytes that
+	// begins at requestAt or answerAt.
+	bufferBytes = maxRequestBytes + 16<<10
+	// The kernel copies to and from a page at a time. So what is written, and
+	// what is read, begins with a page of ours: behind the headers of WRITE, and
+	// of an answer.
+	requestAt = 4096 - int(unsafe.Sizeof(fuse.WriteIn{}))
+	answerAt  = 12288 - int(unsafe.Sizeof(fuse.OutHeader{}))
+	// shortBytes has room for the answer to a request that reaches to where
+	// answers are.
+	shortBytes = 512
 	// slowBytes is the most that a request that takesLong, or its answer, has:
 	// two names.
 	slowBytes = 2048
@@ -98,13 +112,26 @@ type reader struct {
 	// turn is the number of its request, times two; odd while it answers
 	// that. Whoever swaps it from an odd number has the say: the reader, which
 	// is done, or the watchdog, which sends it away.
-	turn atomic.Uint64
-	seen uint64 // guarded by wire.mu; turn, at the last look
+	turn   atomic.Uint64
+	seen   uint64        // guarded by wire.mu; turn, at the last look
+	unique atomic.Uint64 // of the request that it answers
 
-	resume  chan struct{} // closed or sent to while it is spare
-	in, out *[bufferBytes]byte
+	resume  chan struct{}      // closed or sent to while it is spare
+	buf     *[bufferBytes]byte // a request, and behind it its answer
+	short   [shortBytes]byte
 	request [1][]byte // in the form that go-fuse wants, kept to allocate none
 	answer  [1][]byte
+}
+
+// in is where requests are read to.
+func (r *reader) in() []byte { return r.buf[requestAt:] }
+
+// out is where the answer to a request of n bytes goes.
+func (r *reader) out(n int) []byte {
+	if requestAt+n > answerAt {
+		return r.short[:]
+	}
+	return r.buf[answerAt:]
 }
 
 const away = ^uint64(0) // as reader.turn
@@ -174,9 +201,9 @@ func newWire(fd int, fs fuse.RawFileSystem, o *fuse.MountOptions, log func(strin
 	w.want.Store(1)
 	r := newReader()
 	defer r.free()
-	n, err := w.read(r.in[:])
+	n, err := w.read(r.in())
 	if err == nil {
-		err = w.reply(&r.request, &r.answer, r.in[:n], r.out[:])
+		err = w.reply(&r.request, &r.answer, r.in()[:n], r.out(n))
 	}
 	if err != nil {
 		syscall.Close(fd)
@@ -206,15 +233,11 @@ func (w *wire) Serve() {
 func newReader() *reader {
 	return &reader{
 		resume: make(chan struct{}, 1),
-		in:     buffers.Get().(*[bufferBytes]byte),
-		out:    buffers.Get().(*[bufferBytes]byte),
+		buf:    buffers.Get().(*[bufferBytes]byte),
 	}
 }
 
-func (r *reader) free() {
-	buffers.Put(r.in)
-	buffers.Put(r.out)
-}
+func (r *reader) free() { buffers.Put(r.buf) }
 
 // addLocked makes one more reader hot. Precondition: w.mu is held, and the
 // mount lives or none of its readers has ended.
@@ -246,7 +269,7 @@ func (w *wire) run(r *reader) {
 	defer w.live.Done()
 	defer r.free()
 	for turn := uint64(1); ; turn += 2 {
-		n, err := w.read(r.in[:])
+		n, err := w.read(r.in())
 		if err == syscall.ENODEV || err == syscall.ECONNABORTED {
 			w.end()
 			return
@@ -257,13 +280,15 @@ func (w *wire) run(r *reader) {
 			time.Sleep(time.Second)
 			continue
 		}
-		if takesLong(r.in[:n]) {
-			w.answerAside(r.in[:n])
+		request := r.in()[:n]
+		if takesLong(request) {
+			w.answerAside(request)
 			continue
 		}
+		r.unique.Store(headerOf(request).Unique)
 		r.turn.Store(turn)
 		w.rouse()
-		w.reply(&r.request, &r.answer, r.in[:n], r.out[:])
+		w.reply(&r.request, &r.answer, request, r.out(n))
 		if r.turn.CompareAndSwap(turn, turn+1) && w.readers.Load() <= w.want.Load() {
 			continue
 		}
@@ -279,6 +304,9 @@ func (w *wire) stay(r *reader, turn uint64) bool {
 	w.mu.Lock()
 	hot := r.turn.Load() != away
 	r.turn.Store(turn)
+	if !hot {
+		w.away--
+	}
 	switch {
 	case w.dead.Load():
 		w.mu.Unlock()
@@ -476,14 +504,14 @@ func (w *wire) look() (busy, enough bool) {
 			busy = busy || turn != r.seen
 		case turn != r.seen:
 			busy = true
-		case r.turn.CompareAndSwap(turn, away):
+		default:
 			busy = true
-			w.dropLocked(r)
+			w.sendAwayLocked(r, turn)
 		}
 		r.seen = turn
 	}
 	switch {
-	case w.dead.Load() || free > 0:
+	case w.dead.Load() || free > 0 || w.away >= maxAway:
 		return busy, true
 	case len(w.hot) == 0:
 	case len(w.hot) >= w.most || !w.pending():
@@ -493,6 +521,33 @@ func (w *wire) look() (busy, enough bool) {
 	}
 	w.addLocked()
 	return true, false
+}
+
+// sendAwayLocked sends r away unless it has just answered the request of that
+// turn. Precondition: w.mu is held.
+func (w *wire) sendAwayLocked(r *reader, turn uint64) bool {
+	if w.away >= maxAway || !r.turn.CompareAndSwap(turn, away) {
+		return false
+	}
+	w.away++
+	w.dropLocked(r)
+	return true
+}
+
+// waits is called for a request that is about to wait, in the goroutine that
+// answers it.
+func (w *wire) waits(unique uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.hot {
+		if r.unique.Load() != unique {
+			continue
+		}
+		if turn := r.turn.Load(); turn&1 == 1 && turn != away && w.sendAwayLocked(r, turn) && len(w.hot) == 0 && !w.dead.Load() {
+			w.addLocked()
+		}
+		return
+	}
 }
 
 // pending reports whether a request waits to be read.

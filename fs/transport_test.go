@@ -2,6 +2,7 @@ package fs
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -20,10 +21,28 @@ type wireFS struct {
 	forgot  atomic.Int64
 	written atomic.Int64
 	ended   chan struct{}
+	wire    *wire        // for LOOKUP of "tell", which says that it waits, and then does
+	stays   atomic.Int32 // such whose reader did not go away
+	crooked atomic.Int32 // buffers of data that do not begin with a page
 }
 
-func (f *wireFS) Lookup(_ <-chan struct{}, _ *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+// page notes where data begins.
+func (f *wireFS) page(b []byte) {
+	if uintptr(unsafe.Pointer(&b[0]))%4096 != 0 {
+		f.crooked.Add(1)
+	}
+}
+
+func (f *wireFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if name == "wait" {
+		f.waiting.Add(1)
+		<-f.gate
+	}
+	if name == "tell" {
+		f.wire.waits(h.Unique)
+		if f.wire.holds(h.Unique) {
+			f.stays.Add(1)
+		}
 		f.waiting.Add(1)
 		<-f.gate
 	}
@@ -43,11 +62,18 @@ func (f *wireFS) CopyFileRange(cancel <-chan struct{}, _ *fuse.CopyFileRangeIn) 
 }
 
 func (f *wireFS) Writev(_ <-chan struct{}, _ *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	f.page(data[0])
+	for i, c := range data[0] {
+		if c != byte(i>>12) {
+			return 0, fuse.EIO
+		}
+	}
 	f.written.Add(int64(len(data[0])))
 	return uint32(len(data[0])), fuse.OK
 }
 
 func (f *wireFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	f.page(buf)
 	for i := range buf {
 		buf[i] = 'r'
 	}
@@ -95,6 +121,7 @@ func newWirePair(t *testing.T) (*testKernel, *wireFS, *wire) {
 	if _, st, _ := k.receive(); st != 0 {
 		t.Fatalf("INIT: %v", st)
 	}
+	f.wire = w
 	go w.Serve()
 	t.Cleanup(func() {
 		syscall.Close(k.fd)
@@ -183,6 +210,42 @@ func TestRequestsAreAnsweredWhileOthersWait(t *testing.T) {
 	}
 }
 
+// holds reports whether one of the hot readers is with a request.
+func (w *wire) holds(unique uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.hot) == 0 || slices.ContainsFunc(w.hot, func(r *reader) bool { return r.unique.Load() == unique })
+}
+
+func TestReaderOfARequestThatWaitsGoesAway(t *testing.T) {
+	k, f, w := newWirePair(t)
+	const n = maxAway + 50
+	open := make(map[uint64]bool)
+	for range n {
+		open[k.send(opLookup, 1, []byte("tell\x00"))] = true
+	}
+	f.wantWaiting(t, maxAway+1) // the last one keeps its reader
+	if got := f.stays.Load(); got != 1 {
+		t.Errorf("%d requests of %d kept their reader, want 1", got, maxAway+1)
+	}
+	close(f.gate)
+	for range n {
+		unique, st, _ := k.receive()
+		if !open[unique] || st != 0 {
+			t.Fatalf("answer to %d, status %d", unique, st)
+		}
+		delete(open, unique)
+	}
+	for range 100 {
+		k.getattr()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.away != 0 || len(w.hot) < 1 || len(w.hot) > w.most || len(w.spare) > maxSpare {
+		t.Errorf("%d readers, %d away, %d spare", len(w.hot), w.away, len(w.spare))
+	}
+}
+
 func TestInterruptReachesARequest(t *testing.T) {
 	k, f, _ := newWirePair(t)
 	unique := k.send(opCopyFileRange, 1, make([]byte, 56))
@@ -226,6 +289,9 @@ func TestLargestRequests(t *testing.T) {
 	k, f, _ := newWirePair(t)
 	in := make([]byte, 40+maxRequestBytes)
 	binary.NativeEndian.PutUint32(in[16:], maxRequestBytes)
+	for i := range maxRequestBytes {
+		in[40+i] = byte(i >> 12)
+	}
 	if got := k.send(16, 1, in); got != k.last {
 		t.Fatal("not sent")
 	}
@@ -239,6 +305,17 @@ func TestLargestRequests(t *testing.T) {
 	_, st, body := k.receive()
 	if st != 0 || len(body) != maxRequestBytes || strings.Trim(string(body), "r") != "" {
 		t.Errorf("READ: status %d, %d bytes", st, len(body))
+	}
+	if n := f.crooked.Load(); n != 0 {
+		t.Errorf("%d buffers of data do not begin with a page", n)
+	}
+	// A long request that is no WRITE.
+	value := make([]byte, 8+len("user.a\x00")+64<<10)
+	binary.NativeEndian.PutUint32(value, 64<<10)
+	copy(value[8:], "user.a\x00")
+	want := k.send(21, 1, value)
+	if got, st, _ := k.receive(); got != want || st != -int32(syscall.ENOSYS) {
+		t.Errorf("SETXATTR: answer to %d, status %d, want ENOSYS to %d", got, st, want)
 	}
 }
 

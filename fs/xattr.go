@@ -33,7 +33,7 @@ func (m *mount) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest 
 	case p.kind != inside:
 		return 0, fuse.ENODATA
 	}
-	value, err := m.fs.Getxattr(background, p.door.view, p.ino, name)
+	value, err := m.fs.Getxattr(m.asking(h), p.door.view, p.ino, name)
 	if err != nil {
 		return 0, m.status(err)
 	}
@@ -46,7 +46,7 @@ func (m *mount) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uin
 	if st != fuse.OK || p.kind != inside {
 		return 0, st
 	}
-	names, err := m.fs.Listxattr(background, p.door.view, p.ino)
+	names, err := m.fs.Listxattr(m.asking(h), p.door.view, p.ino)
 	if err != nil {
 		return 0, m.status(err)
 	}
@@ -83,7 +83,7 @@ func (m *mount) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, va
 	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		flags |= inode.XattrKillSgid
 	}
-	return m.status(m.fs.Setxattr(background, p.door.view, p.ino, name, value, flags))
+	return m.status(m.fs.Setxattr(m.asking(&in.InHeader), p.door.view, p.ino, name, value, flags))
 }
 
 // RemoveXAttr removes one.
@@ -95,5 +95,5 @@ func (m *mount) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fu
 	if m.closed(name) {
 		return enotsup
 	}
-	return m.status(m.fs.Removexattr(background, p.door.view, p.ino, name))
+	return m.status(m.fs.Removexattr(m.asking(h), p.door.view, p.ino, name))
 }
