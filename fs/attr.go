@@ -51,6 +51,7 @@ func (m *mount) fillAttrOut(d *door, a *inode.Attr, out *fuse.AttrOut) {
 	fillAttr(a, d.stIno(a.Ino), &out.Attr)
 	to := m.attrTimeout(a.Mode)
 	out.AttrValid, out.AttrValidNsec = to.sec, to.nsec
+	m.nodes.told(nodeID(d.number, a.Ino), true)
 }
 
 // getattr returns the attributes of what is no virtual directory.

@@ -59,6 +59,7 @@ func (m *mount) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return st
 	}
 	if in.Flags&syscall.O_TRUNC != 0 {
+		m.nodes.told(in.NodeId, false)
 		_, err := m.fs.Setattr(m.asking(&in.InHeader), p.door.view, p.ino, credOf(&in.InHeader),
 			inode.SetAttr{Size: new(uint64), KillSuidGid: in.Mode&fuse.OPEN_KILL_SUIDGID != 0})
 		if err != nil {
@@ -118,6 +119,7 @@ func (m *mount) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadR
 	if st != fuse.OK {
 		return nil, st
 	}
+	m.nodes.told(in.NodeId, false) // atime
 	n, err := m.fs.Read(m.asking(&in.InHeader), p.door.view, p.ino, buf, in.Offset)
 	if err != nil {
 		return nil, m.status(err)
@@ -153,6 +155,7 @@ func (m *mount) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 	if st != fuse.OK {
 		return 0, st
 	}
+	m.nodes.told(in.NodeId, false)
 	n, err := m.fs.Write(m.asking(&in.InHeader), p.door.view, p.ino, credOf(&in.InHeader), data, in.Offset, inode.WriteFlags{
 		KillSuidGid: in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
 		Sync:        in.Flags&(syscall.O_SYNC|syscall.O_DSYNC) != 0,
@@ -180,6 +183,7 @@ func (m *mount) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if err := m.killSuidGid(p, &in.InHeader); err != nil {
 		return m.status(err)
 	}
+	m.nodes.told(in.NodeId, false)
 	return m.status(m.fs.Fallocate(m.asking(&in.InHeader), p.door.view, p.ino, in.Offset, in.Length, in.Mode))
 }
 
@@ -220,6 +224,7 @@ func (m *mount) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, m.status(err)
 	}
 	cred.Root = keep
+	m.nodes.told(in.NodeIdOut, false)
 	n, err := m.fs.CopyRange(interruptible(cancel), from.door.view, from.ino, in.OffIn,
 		to.door.view, to.ino, in.OffOut, min(in.Len, maxCopyBytes), cred)
 	return uint32(n), m.status(err)

@@ -115,7 +115,11 @@ func (m *mount) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLi
 }
 
 // ReadDirPlus lists names with what they lead to. The kernel counts a look-up
-// for each entry that has a node, but not for "." and "..".
+// for each entry that has a node, but not for "." and "..". With the attributes
+// of an inode that it knows, the kernel would throw away the ACL that it has of
+// it, and each "ls -l" ask for all of them. What is fresh has none here: of such
+// an entry the kernel keeps what it has, and if that is not enough (it dropped
+// the name, or a time-out is over) it asks.
 func (m *mount) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return m.readDir(in, func(h *dirHandle, e *inode.Dirent, stIno uint64) bool {
 		o := out.AddDirLookupEntry(fuse.DirEntry{Mode: e.Mode, Name: e.Name, Ino: stIno, Off: e.Cookie})
@@ -123,6 +127,9 @@ func (m *mount) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 			return false
 		}
 		if h.place.kind != inside || e.Name == "." || e.Name == ".." {
+			return true // plain
+		}
+		if m.keeps && m.nodes.fresh(nodeID(h.place.door.number, e.Ino)) {
 			return true // plain
 		}
 		if a, ok := m.current(m.asking(&in.InHeader), h.place, e); ok {

@@ -110,6 +110,8 @@ func (p place) stIno() uint64 {
 const (
 	shardBits = 6
 	orphanBit = 1 << 63 // of slot.count: the inode may have lost its last name
+	freshBit  = 1 << 62 // the kernel was told attributes since something else moved them
+	countMask = freshBit - 1
 	minSlots  = 8
 )
 
@@ -133,7 +135,7 @@ type nodeShard struct {
 // slot is one node; a zero node is a free slot.
 type slot struct {
 	node  uint64
-	count uint64 // of look-ups, and orphanBit
+	count uint64 // of look-ups, orphanBit and freshBit
 }
 
 func (t *nodeTable) shard(node uint64) (*nodeShard, uint64) {
@@ -141,7 +143,8 @@ func (t *nodeTable) shard(node uint64) (*nodeShard, uint64) {
 	return &t.shards[h>>(64-shardBits)], h
 }
 
-// add counts a look-up and reports whether the node was unknown.
+// add counts a look-up, whose answer has attributes, and reports whether the node
+// was unknown.
 func (t *nodeTable) add(node uint64) (first bool) {
 	s, h := t.shard(node)
 	s.mu.Lock()
@@ -155,6 +158,7 @@ func (t *nodeTable) add(node uint64) (first bool) {
 		s.used++
 	}
 	s.slots[i].count++
+	s.slots[i].count |= freshBit
 	return first
 }
 
@@ -172,7 +176,7 @@ func (t *nodeTable) forget(node, n uint64) (gone, orphan bool) {
 	if c.node == 0 {
 		return false, false
 	}
-	if left := c.count &^ orphanBit; left > n {
+	if left := c.count & countMask; left > n {
 		c.count -= n
 		return false, false
 	}
@@ -198,6 +202,33 @@ func (t *nodeTable) mark(node uint64) bool {
 	return true
 }
 
+// told notes that the kernel is told attributes of a node, or (fresh is false)
+// that it does not keep all those that it has.
+func (t *nodeTable) told(node uint64, fresh bool) {
+	s, h := t.shard(node)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used == 0 {
+		return
+	}
+	c := &s.slots[s.findLocked(node, h)]
+	switch {
+	case c.node == 0:
+	case fresh:
+		c.count |= freshBit
+	default:
+		c.count &^= freshBit
+	}
+}
+
+// fresh reports whether the kernel knows a node and its attributes.
+func (t *nodeTable) fresh(node uint64) bool {
+	s, h := t.shard(node)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used > 0 && s.slots[s.findLocked(node, h)].count&freshBit != 0
+}
+
 // count returns the look-ups of a node.
 func (t *nodeTable) count(node uint64) uint64 {
 	s, h := t.shard(node)
@@ -206,7 +237,7 @@ func (t *nodeTable) count(node uint64) uint64 {
 	if s.used == 0 {
 		return 0
 	}
-	return s.slots[s.findLocked(node, h)].count &^ orphanBit
+	return s.slots[s.findLocked(node, h)].count & countMask
 }
 
 // collect returns the nodes for which keep reports true, in no order.

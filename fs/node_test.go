@@ -73,6 +73,18 @@ func TestNodeTableCountsLikeAMap(t *testing.T) {
 				want[node] = entry{e.count, true}
 			}
 		}
+		if known := want[node].count > 0; known {
+			table.told(node, false)
+			if table.fresh(node) {
+				t.Fatalf("%#x is fresh, and was not told", node)
+			}
+			table.told(node, true)
+		} else {
+			table.told(node, true)
+		}
+		if known := want[node].count > 0; table.fresh(node) != known {
+			t.Fatalf("%#x, known: %v, fresh: %v", node, known, table.fresh(node))
+		}
 		if got := table.count(node); got != want[node].count {
 			t.Fatalf("count of %#x: %d, want %d", node, got, want[node].count)
 		}

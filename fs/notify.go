@@ -87,6 +87,7 @@ func (m *mount) forgetPages(nodes []uint64) <-chan struct{} {
 		for _, n := range nodes {
 			// It fails only if the kernel does not know the node any more,
 			// or the mount is dead.
+			m.nodes.told(n, false)
 			m.kernel.InodeNotify(n, 0, 0)
 		}
 	}()
@@ -188,6 +189,7 @@ type settling struct {
 
 // changed notes that the entries of a directory changed just now.
 func (s *settling) changed(p place) {
+	s.m.nodes.told(p.node(), false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -204,6 +206,7 @@ func (s *settling) changed(p place) {
 
 func (s *settling) tick() {
 	for _, n := range s.due() {
+		s.m.nodes.told(n, false)
 		s.m.kernel.InodeNotify(n, -1, 0) // attributes only
 	}
 }

@@ -135,6 +135,7 @@ type mount struct {
 	kernel  transport                   // immutable once requests come
 	entryTo timeout                     // immutable
 	attrTo  timeout                     // immutable
+	keeps   bool                        // immutable; the kernel may keep what it knows for long
 
 	nodes   nodeTable
 	doors   *doorTable
@@ -189,6 +190,7 @@ func newMount(f *inode.FS, v *snap.View, o Options) (*mount, error) {
 		log:           o.Log,
 		entryTo:       newTimeout(o.EntryTimeout),
 		attrTo:        newTimeout(o.AttrTimeout),
+		keeps:         min(o.EntryTimeout, o.AttrTimeout) >= longTimeout,
 		done:          make(chan struct{}),
 	}
 	m.doors = newDoorTable(m)

@@ -83,6 +83,7 @@ func (m *mount) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, va
 	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		flags |= inode.XattrKillSgid
 	}
+	m.nodes.told(in.NodeId, false) // ctime
 	return m.status(m.fs.Setxattr(m.asking(&in.InHeader), p.door.view, p.ino, name, value, flags))
 }
 
@@ -95,5 +96,6 @@ func (m *mount) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fu
 	if m.closed(name) {
 		return enotsup
 	}
+	m.nodes.told(h.NodeId, false)
 	return m.status(m.fs.Removexattr(m.asking(h), p.door.view, p.ino, name))
 }
