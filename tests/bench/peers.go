@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,6 +214,15 @@ func peerTasks(tarball string) []peerTask {
 			mib := make([]byte, 1<<20)
 			return each(64, func(i int) error { mib[0]++; _, err := f.Write(mib); return err })
 		}},
+		{"read 4 KiB of it 2,000 times, O_DIRECT, 16 threads", false, func(dir string) error { return randomReads(filepath.Join(dir, "big"), 2000, 16) }},
+		{"write 16 MiB by 4 KiB", false, func(dir string) error {
+			f, err := os.Create(filepath.Join(dir, "pieces"))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return each(4096, func(i int) error { _, err := f.Write(small); return err })
+		}},
 		{"untar GOROOT/src", true, func(dir string) error { return command(dir, "tar", "xf", tarball) }},
 		{"ls -lR", true, func(dir string) error { return command(dir, "ls", "-lR") }},
 		{"git add", true, func(dir string) error {
@@ -220,6 +230,35 @@ func peerTasks(tarball string) []peerTask {
 		}},
 		{"git status", true, func(dir string) error { return command(dir, "git", "status", "--short", "-uno") }},
 	}
+}
+
+// randomReads reads pages of a file of 64 MiB, past the kernel's cache.
+func randomReads(path string, n, threads int) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	errs := make([]error, threads)
+	var wg sync.WaitGroup
+	for k := range errs {
+		wg.Go(func() {
+			// O_DIRECT wants a buffer that begins with a page.
+			buf, err := syscall.Mmap(-1, 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+			if err != nil {
+				errs[k] = err
+				return
+			}
+			defer syscall.Munmap(buf)
+			rnd := rand.New(rand.NewPCG(uint64(k), 0))
+			errs[k] = each(n/threads, func(int) error {
+				_, err := f.ReadAt(buf, rnd.Int64N(64<<20/4096)*4096)
+				return err
+			})
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // round runs each task once. Deleting what the round before left is not timed.
