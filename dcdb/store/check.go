@@ -58,17 +58,26 @@ func CheckGroup(group, last, first uint64) error {
 	return nil
 }
 
-// CheckParts verifies what Put gets.
-func CheckParts(group, last, first uint64, parts [][]byte, l Limits) error {
+// Made returns what PutMade needs to put parts that are there already.
+func Made(parts [][]byte) (sizes []int, made func(i int, id ID) []byte) {
+	sizes = make([]int, len(parts))
+	for i, p := range parts {
+		sizes[i] = len(p)
+	}
+	return sizes, func(i int, _ ID) []byte { return parts[i] }
+}
+
+// CheckSizes verifies what PutMade gets.
+func CheckSizes(group, last, first uint64, sizes []int, l Limits) error {
 	if err := CheckGroup(group, last, first); err != nil {
 		return fmt.Errorf("put: %w", err)
 	}
-	for i, p := range parts {
-		if len(p) == 0 {
+	for i, n := range sizes {
+		if n == 0 {
 			return fmt.Errorf("put in group %d: part %d is empty", group, i)
 		}
-		if len(p) > l.ObjectBytes {
-			return fmt.Errorf("put in group %d: part %d of %d bytes, at most %d: %w", group, i, len(p), l.ObjectBytes, ErrTooBig)
+		if n > l.ObjectBytes {
+			return fmt.Errorf("put in group %d: part %d of %d bytes, at most %d: %w", group, i, n, l.ObjectBytes, ErrTooBig)
 		}
 	}
 	return nil

@@ -50,12 +50,23 @@ func NewCounting(s Store) *Counting { return &Counting{Store: s} }
 
 // Put implements Objects.
 func (c *Counting) Put(ctx context.Context, group uint64, kind Kind, parts [][]byte) ([]ID, error) {
-	c.Puts.Add(1)
-	c.ObjectsPut.Add(int64(len(parts)))
-	for _, p := range parts {
-		c.BytesPut.Add(int64(len(p)))
-	}
+	sizes, _ := Made(parts)
+	c.put(sizes)
 	return c.Store.Put(ctx, group, kind, parts)
+}
+
+// PutMade implements Objects.
+func (c *Counting) PutMade(ctx context.Context, group uint64, kind Kind, sizes []int, part func(i int, id ID) []byte) ([]ID, error) {
+	c.put(sizes)
+	return c.Store.PutMade(ctx, group, kind, sizes, part)
+}
+
+func (c *Counting) put(sizes []int) {
+	c.Puts.Add(1)
+	c.ObjectsPut.Add(int64(len(sizes)))
+	for _, n := range sizes {
+		c.BytesPut.Add(int64(n))
+	}
 }
 
 // Read implements Objects.

@@ -129,8 +129,14 @@ func (f *Fault) spendLocked(op Op) (err error, done bool) {
 
 // Put implements Objects.
 func (f *Fault) Put(ctx context.Context, group uint64, kind Kind, parts [][]byte) (ids []ID, err error) {
+	sizes, made := Made(parts)
+	return f.PutMade(ctx, group, kind, sizes, made)
+}
+
+// PutMade implements Objects.
+func (f *Fault) PutMade(ctx context.Context, group uint64, kind Kind, sizes []int, part func(i int, id ID) []byte) (ids []ID, err error) {
 	err = f.do(OpPut, func() (err error) {
-		ids, err = f.Store.Put(ctx, group, kind, parts)
+		ids, err = f.Store.PutMade(ctx, group, kind, sizes, part)
 		return err
 	})
 	if err != nil {

@@ -43,14 +43,20 @@ func (h *Hollow) LargestBatch() int {
 
 // Put implements Objects.
 func (h *Hollow) Put(ctx context.Context, group uint64, kind Kind, parts [][]byte) ([]ID, error) {
+	sizes, made := Made(parts)
+	return h.PutMade(ctx, group, kind, sizes, made)
+}
+
+// PutMade implements Objects.
+func (h *Hollow) PutMade(ctx context.Context, group uint64, kind Kind, sizes []int, part func(i int, id ID) []byte) ([]ID, error) {
 	if kind != KindContent {
-		return h.Store.Put(ctx, group, kind, parts)
+		return h.Store.PutMade(ctx, group, kind, sizes, part)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ids := make([]ID, len(parts))
-	for i, p := range parts {
-		ids[i] = ID{group, hollowSegment, h.next, uint32(len(p))}
+	ids := make([]ID, len(sizes))
+	for i, n := range sizes {
+		ids[i] = ID{group, hollowSegment, h.next, uint32(n)}
 		if h.next%64 == 0 {
 			h.there = append(h.there, 0)
 		}

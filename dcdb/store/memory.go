@@ -96,6 +96,12 @@ func (m *Memory) SetCapacity(bytes uint64) {
 
 // Put implements Objects.
 func (m *Memory) Put(ctx context.Context, group uint64, kind Kind, parts [][]byte) ([]ID, error) {
+	sizes, made := Made(parts)
+	return m.PutMade(ctx, group, kind, sizes, made)
+}
+
+// PutMade implements Objects.
+func (m *Memory) PutMade(ctx context.Context, group uint64, kind Kind, sizes []int, part func(i int, id ID) []byte) ([]ID, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -104,17 +110,17 @@ func (m *Memory) Put(ctx context.Context, group uint64, kind Kind, parts [][]byt
 	if m.closed {
 		return nil, ErrClosed
 	}
-	if err := CheckParts(group, m.now.group, m.first, parts, m.limits); err != nil {
+	if err := CheckSizes(group, m.now.group, m.first, sizes, m.limits); err != nil {
 		return nil, err
 	}
-	if err := m.roomLocked(parts); err != nil {
+	if err := m.roomLocked(sizes); err != nil {
 		return nil, fmt.Errorf("put in group %d: %w", group, err)
 	}
 	m.spent = max(m.spent, group)
-	ids := make([]ID, len(parts))
-	for i, p := range parts {
-		ids[i] = m.placeLocked(group, len(p))
-		frame := EncodeObject(m.super.UUID, ids[i], kind, p)
+	ids := make([]ID, len(sizes))
+	for i, n := range sizes {
+		ids[i] = m.placeLocked(group, n)
+		frame := EncodeObject(m.super.UUID, ids[i], kind, part(i, ids[i]))
 		m.objects.Set(memoryObject{ids[i], frame})
 		m.unsure.putObject(ids[i])
 		m.used += uint64(len(frame))
@@ -122,10 +128,10 @@ func (m *Memory) Put(ctx context.Context, group uint64, kind Kind, parts [][]byt
 	return ids, nil
 }
 
-func (m *Memory) roomLocked(parts [][]byte) error {
+func (m *Memory) roomLocked(sizes []int) error {
 	need := m.used
-	for _, p := range parts {
-		need += uint64(PrefixBytes(len(p)) + len(p))
+	for _, n := range sizes {
+		need += uint64(PrefixBytes(n) + n)
 	}
 	if m.capacity != 0 && need > m.capacity {
 		return ErrFull

@@ -156,6 +156,12 @@ type Objects interface {
 	// open. An empty part is an error.
 	Put(ctx context.Context, group uint64, kind Kind, parts [][]byte) ([]ID, error)
 
+	// PutMade is Put of objects whose bytes depend on their IDs. There are
+	// len(sizes) of them, and part returns the one at i, sizes[i] bytes long,
+	// once its ID is known. It is called in any order, at most once for each,
+	// and must not call the store.
+	PutMade(ctx context.Context, group uint64, kind Kind, sizes []int, part func(i int, id ID) []byte) ([]ID, error)
+
 	// Read fills p with the object's bytes from off on. ErrNotFound if the
 	// object does not exist, ErrCorrupt if what lies there is not what was
 	// put or p reaches past its end.

@@ -52,35 +52,50 @@ func (n *numbers) forget(group uint64) {
 
 // Put implements store.Objects.
 func (s *Store) Put(ctx context.Context, group uint64, kind store.Kind, parts [][]byte) ([]store.ID, error) {
+	sizes, made := store.Made(parts)
+	return s.PutMade(ctx, group, kind, sizes, made)
+}
+
+// PutMade implements store.Objects.
+func (s *Store) PutMade(ctx context.Context, group uint64, kind store.Kind, sizes []int, part func(i int, id store.ID) []byte) ([]store.ID, error) {
 	leave, err := s.enterWrite(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if err := store.CheckParts(group, s.last.Load(), s.first, parts, s.limits); err != nil {
+	if err := store.CheckSizes(group, s.last.Load(), s.first, sizes, s.limits); err != nil {
 		return nil, err
 	}
 	if err := s.near(group); err != nil {
 		return nil, fmt.Errorf("put: %w", err)
 	}
 	bytes := int64(0)
-	for _, p := range parts {
-		bytes += int64(blocksFor(len(p))) * store.BlockBytes
+	for _, n := range sizes {
+		bytes += int64(blocksFor(n)) * store.BlockBytes
 	}
 	if err := s.space.forWrite(bytes); err != nil {
 		return nil, fmt.Errorf("put in group %d: %w", group, err)
 	}
-	ids := make([]store.ID, len(parts))
-	err = s.putSmall(group, kind, parts, ids)
+	p := &putting{group: group, kind: kind, sizes: sizes, part: part, ids: make([]store.ID, len(sizes))}
+	err = s.putSmall(p)
 	if err == nil {
-		err = s.putLarge(group, kind, parts, ids)
+		err = s.putLarge(p)
 	}
 	if err != nil {
-		s.takeBack(ids)
+		s.takeBack(p.ids)
 		return nil, fmt.Errorf("put in group %d: %w", group, asFull(err))
 	}
 	s.usage.add(bytes)
-	return ids, nil
+	return p.ids, nil
+}
+
+// putting is what one call puts.
+type putting struct {
+	group uint64
+	kind  store.Kind
+	sizes []int
+	part  func(i int, id store.ID) []byte
+	ids   []store.ID // as they are given out
 }
 
 // takeBack erases what a failed Put has written, lest it stay when its group
@@ -94,15 +109,16 @@ func (s *Store) takeBack(ids []store.ID) {
 
 // putSmall puts those below the threshold into Badger, in as few transactions
 // as it takes.
-func (s *Store) putSmall(group uint64, kind store.Kind, parts [][]byte, ids []store.ID) error {
+func (s *Store) putSmall(p *putting) error {
 	b := smallBatch{s: s}
 	defer b.discard()
-	for i, p := range parts {
-		if len(p) >= s.opt.ObjectThreshold {
+	for i, n := range p.sizes {
+		if n >= s.opt.ObjectThreshold {
 			continue
 		}
-		ids[i] = store.ID{Group: group, Off: s.numbers.take(group), Len: uint32(len(p))}
-		if err := b.set(objectKey(ids[i]), store.EncodeObject(s.super.UUID, ids[i], kind, p)); err != nil {
+		id := store.ID{Group: p.group, Off: s.numbers.take(p.group), Len: uint32(n)}
+		p.ids[i] = id
+		if err := b.set(objectKey(id), store.EncodeObject(s.super.UUID, id, p.kind, p.part(i, id))); err != nil {
 			return err
 		}
 	}
@@ -111,35 +127,28 @@ func (s *Store) putSmall(group uint64, kind store.Kind, parts [][]byte, ids []st
 
 // putLarge puts the others into segments, in stretches that leave most of a
 // segment usable.
-func (s *Store) putLarge(group uint64, kind store.Kind, parts [][]byte, ids []store.ID) error {
-	var at []int
-	var run [][]byte
+func (s *Store) putLarge(p *putting) error {
+	var run []int
 	bytes := 0
 	flush := func() error {
 		if len(run) == 0 {
 			return nil
 		}
-		got, err := s.segments.put(s.super.UUID, group, kind, run)
-		if err != nil {
-			return err
-		}
-		for k, id := range got {
-			ids[at[k]] = id
-		}
-		at, run, bytes = at[:0], run[:0], 0
-		return nil
+		err := s.segments.put(s.super.UUID, p, run)
+		run, bytes = run[:0], 0
+		return err
 	}
-	for i, p := range parts {
-		if len(p) < s.opt.ObjectThreshold {
+	for i, n := range p.sizes {
+		if n < s.opt.ObjectThreshold {
 			continue
 		}
-		if bytes+len(p) > objectBytes {
+		if bytes+n > objectBytes {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
-		at, run = append(at, i), append(run, p)
-		bytes += len(p)
+		run = append(run, i)
+		bytes += n
 	}
 	return flush()
 }

@@ -21,27 +21,30 @@ const (
 
 var zeros [store.BlockBytes]byte
 
-// put writes objects one after the other into one segment.
-func (s *segments) put(u store.UUID, group uint64, kind store.Kind, parts [][]byte) ([]store.ID, error) {
+// put writes the objects of p that are in run, one after the other, into one
+// segment.
+func (s *segments) put(u store.UUID, p *putting, run []int) error {
 	total := uint32(0)
-	for _, p := range parts {
-		total += blocksFor(len(p))
+	for _, i := range run {
+		total += blocksFor(p.sizes[i])
 	}
-	g, off, err := s.reserve(group, total)
+	g, off, err := s.reserve(p.group, total)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ids := make([]store.ID, len(parts))
 	w := vectorWriter{f: g.f, at: int64(off) * store.BlockBytes}
 	at := off
-	for i, p := range parts {
-		ids[i] = store.ID{Group: group, Seg: g.num, Off: at, Len: uint32(len(p))}
-		blocks := blocksFor(len(p))
-		prefix := store.AppendPrefix(make([]byte, 0, store.PrefixBytes(len(p))), u, ids[i], kind, p)
+	ids := make([]store.ID, len(run))
+	for k, i := range run {
+		id := store.ID{Group: p.group, Seg: g.num, Off: at, Len: uint32(p.sizes[i])}
+		b := p.part(i, id)
+		prefix := store.AppendPrefix(make([]byte, 0, store.PrefixBytes(len(b))), u, id, p.kind, b)
 		w.add(prefix)
-		w.add(p)
+		w.add(b)
 		// Written, not skipped: whole pages spare the kernel a read.
-		w.add(zeros[:int(blocks)*store.BlockBytes-len(prefix)-len(p)])
+		blocks := blocksFor(len(b))
+		w.add(zeros[:int(blocks)*store.BlockBytes-len(prefix)-len(b)])
+		ids[k] = id
 		at += blocks
 	}
 	err = w.flush()
@@ -51,9 +54,12 @@ func (s *segments) put(u store.UUID, group uint64, kind store.Kind, parts [][]by
 	}
 	s.finish(g, extent{off, total}, err != nil)
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", segmentName(g.num), err)
+		return fmt.Errorf("write %s: %w", segmentName(g.num), err)
 	}
-	return ids, nil
+	for k, i := range run {
+		p.ids[i] = ids[k]
+	}
+	return nil
 }
 
 // vectorWriter gathers bytes that follow each other in a file. After an error

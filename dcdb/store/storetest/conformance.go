@@ -32,6 +32,7 @@ func Run(t *testing.T, o Opener) {
 	}{
 		{"ObjectsComeBackWholeAndInRanges", objectsComeBack},
 		{"PutRefusesWhatItMust", putRefuses},
+		{"PutMadeTellsTheIDs", putMade},
 		{"AbsentAndDeletedObjectsAreNotFound", deletedObjects},
 		{"ListIsInOrder", listInOrder},
 		{"WrongKindIsCorrupt", wrongKind},
@@ -191,6 +192,35 @@ func putRefuses(t *testing.T, o Opener) {
 	commit(t, s, g)
 	if _, err := s.Put(ctx, g, store.KindPage, [][]byte{{1}}); err == nil {
 		t.Error("Put in a committed group: no error")
+	}
+}
+
+func putMade(t *testing.T, o Opener) {
+	s := o.New(t)
+	defer s.Close()
+	g := s.FirstGroup()
+	sizes := []int{300, 40_000, 7, 9000, 70_000}
+	told := make([]store.ID, len(sizes))
+	ids, err := s.PutMade(ctx, g, store.KindPage, sizes, func(i int, id store.ID) []byte {
+		if told[i] != (store.ID{}) {
+			t.Errorf("part %d is asked for again", i)
+		}
+		told[i] = id
+		return data(i, sizes[i])
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range ids {
+		if id != told[i] || int(id.Len) != sizes[i] {
+			t.Errorf("part %d of %d bytes: told %v, got %v", i, sizes[i], told[i], id)
+		}
+		wantObject(t, s, id, store.KindPage, data(i, sizes[i]))
+	}
+	_, err = s.PutMade(ctx, g, store.KindPage, []int{5, s.Limits().ObjectBytes + 1}, nil)
+	wantErr(t, "PutMade above the limit", err, store.ErrTooBig)
+	if _, err = s.PutMade(ctx, g, store.KindPage, []int{5, 0}, nil); err == nil {
+		t.Error("PutMade of an empty part: no error")
 	}
 }
 
@@ -689,6 +719,7 @@ func calls(s store.Store, ctx context.Context, id store.ID) map[string]error {
 		"Barrier": s.Barrier(ctx),
 	}
 	_, errs["Put"] = s.Put(ctx, s.FirstGroup(), store.KindPage, [][]byte{{1}})
+	_, errs["PutMade"] = s.PutMade(ctx, s.FirstGroup(), store.KindPage, []int{1}, func(int, store.ID) []byte { return []byte{1} })
 	_, errs["List"] = s.List(ctx, store.ID{}, 1)
 	_, errs["Get"] = s.Get(ctx, []byte("a"))
 	_, errs["Scan"] = s.Scan(ctx, nil, nil, 1)
