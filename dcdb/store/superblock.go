@@ -21,6 +21,10 @@ type Superblock struct {
 	Compat, ROCompat, Incompat []string
 
 	Options map[string]string // what was chosen when the volume was made
+
+	// Key is the key that seals the volume, wrapped (package sealed), "" if it
+	// is not sealed. The store below knows nothing of it.
+	Key string
 }
 
 // UUID identifies a volume.

@@ -4,7 +4,7 @@
 //
 // # Directory
 //
-//	superblock     what the volume is: JSON with a checksum, written once
+//	superblock     what the volume is: JSON with a checksum; only its key changes
 //	lock           flock'ed while a process has the store open; holds its pid
 //	witness        which groups were acknowledged, see witness.go
 //	ballast        space held back for hard times, see ballast.go

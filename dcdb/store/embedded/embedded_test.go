@@ -234,6 +234,12 @@ func TestSuperblockIsChecked(t *testing.T) {
 	later.Incompat = []string{"telepathy"}
 	try("feature", must(encodeSuper(later))(t), ErrUnknownFormat, "telepathy")
 	later = super
+	later.Incompat = []string{featureSealed}
+	try("sealed without a key", must(encodeSuper(later))(t), store.ErrCorrupt, featureSealed)
+	later = super
+	later.Key = "a key"
+	try("a key of what is not sealed", must(encodeSuper(later))(t), store.ErrCorrupt, "a key")
+	later = super
 	later.Compat = []string{"harmless"}
 	os.WriteFile(name, must(encodeSuper(later))(t), 0o600)
 	must(Open(dir, small(t)))(t).Close()
@@ -337,6 +343,7 @@ func FuzzDecodeSlot(f *testing.F) {
 
 func FuzzDecodeSuper(f *testing.F) {
 	f.Add(must(encodeSuper(store.Superblock{Version: 1, UUID: store.UUID{1}}))(f))
+	f.Add(must(encodeSuper(store.Superblock{Version: 1, UUID: store.UUID{1}, Incompat: []string{featureSealed}, Key: "1$file$"}))(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		sb, err := decodeSuper(b)
 		if err != nil {

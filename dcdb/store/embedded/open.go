@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"dcfs/dcdb/store"
@@ -67,10 +68,47 @@ func open(dir string, o Options, prepare func(error) error) (_ *Store, err error
 	if s.super, err = readSuper(dir); err != nil {
 		return nil, err
 	}
+	if err = o.unlock(s.super); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
 	if err = s.start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return s, nil
+}
+
+func (o Options) unlock(sb store.Superblock) error {
+	if o.Unlock != nil {
+		return o.Unlock(sb)
+	}
+	if sb.Key != "" {
+		return ErrSealed
+	}
+	return nil
+}
+
+// ChangeKey replaces the wrapped key of the volume in dir, which nobody may have
+// open, by what change returns. After a crash it has the old one or the new one.
+func ChangeKey(dir string, wait time.Duration, change func(sb store.Superblock) (string, error)) error {
+	if _, err := readSuper(dir); err != nil {
+		return err
+	}
+	l, err := lock(dir, wait)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	sb, err := readSuper(dir)
+	if err != nil {
+		return err
+	}
+	if sb.Key, err = change(sb); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if (sb.Key != "") != slices.Contains(sb.Incompat, featureSealed) {
+		return fmt.Errorf("%s: a volume is sealed for ever or never", dir)
+	}
+	return writeSuper(dir, sb)
 }
 
 // prepareDir makes a missing directory, and refuses a foreign one before
@@ -104,6 +142,13 @@ func makeVolume(dir string, o Options, found error) error {
 		UUID:    store.NewUUID(),
 		Created: now().UTC(),
 		Options: o.VolumeOptions,
+	}
+	if o.NewKey != nil {
+		var err error
+		if sb.Key, err = o.NewKey(sb.UUID); err != nil {
+			return fmt.Errorf("create %s: %w", dir, err)
+		}
+		sb.Incompat = append(sb.Incompat, featureSealed)
 	}
 	for _, sub := range []string{recordsName, segmentsName} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {

@@ -60,6 +60,14 @@ type Options struct {
 	// VolumeOptions become Superblock.Options when a volume is made.
 	VolumeOptions map[string]string
 
+	// NewKey makes Superblock.Key when a volume is made. Default: none.
+	NewKey func(u store.UUID) (string, error)
+
+	// Unlock is shown the superblock before anything else of a volume is opened.
+	// Its error ends the open, and nothing has changed. Without it a volume that
+	// has a key is not opened.
+	Unlock func(sb store.Superblock) error
+
 	// Now tells the time, for Superblock.Created. Default time.Now.
 	Now func() time.Time
 

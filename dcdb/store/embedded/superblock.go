@@ -35,10 +35,16 @@ var (
 	ErrForeign = errors.New("not a dcfs volume: the directory is not empty and has no superblock")
 	// ErrUnknownFormat: the volume was made by a later version.
 	ErrUnknownFormat = errors.New("made by a version of dcfs that this one doesn't know")
+	// ErrSealed: the volume has a key, and Options.Unlock is not set.
+	ErrSealed = errors.New("the volume is sealed")
 )
 
 // The features this version knows, of each kind.
-var knownROCompat, knownIncompat []string
+var knownROCompat, knownIncompat = []string(nil), []string{featureSealed}
+
+// featureSealed: the volume has a key. Who does not know of it would take every
+// record for damaged.
+const featureSealed = "sealed"
 
 // superFile is the file's JSON. Checksum is the CRC-32C, in hexadecimal, of
 // Volume as compact JSON, so people may look at the file and editors may
@@ -57,6 +63,7 @@ type superVolume struct {
 	ROCompat []string          `json:"ro_compat,omitempty"`
 	Incompat []string          `json:"incompat,omitempty"`
 	Options  map[string]string `json:"options,omitempty"`
+	Key      string            `json:"key,omitempty"`
 }
 
 const superFormat = "dcfs"
@@ -64,7 +71,7 @@ const superFormat = "dcfs"
 func encodeSuper(sb store.Superblock) ([]byte, error) {
 	v, err := json.Marshal(superVolume{
 		superFormat, sb.Version, sb.UUID.String(), sb.Created,
-		sb.Compat, sb.ROCompat, sb.Incompat, sb.Options,
+		sb.Compat, sb.ROCompat, sb.Incompat, sb.Options, sb.Key,
 	})
 	if err != nil {
 		return nil, err
@@ -111,6 +118,10 @@ func decodeSuper(b []byte) (store.Superblock, error) {
 		Compat: v.Compat, ROCompat: v.ROCompat, Incompat: v.Incompat, Options: v.Options,
 	}
 	copy(sb.UUID[:], uuid)
+	if slices.Contains(v.Incompat, featureSealed) != (v.Key != "") {
+		return sb, fmt.Errorf("%w: feature %s with key %q", store.ErrCorrupt, featureSealed, v.Key)
+	}
+	sb.Key = v.Key
 	return sb, nil
 }
 
