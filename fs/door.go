@@ -99,7 +99,7 @@ func (t *doorTable) enter(ctx context.Context, v *snap.View, root, from uint64) 
 			return
 		}
 		if err := t.m.fs.CleanOrphans(ctx, v); err != nil && v.Err() == nil {
-			t.m.log("%s: what was open when it was last in use: %v", v.Name(), err)
+			t.m.log("%q: what was open when it was last in use: %v", v.Name(), err)
 		}
 	})
 	return d, nil

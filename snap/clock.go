@@ -183,7 +183,7 @@ func (c *Clock) done(w *View, what string, err error) bool {
 	}
 	if why := err.Error(); c.told[about] != why {
 		c.told[about] = why
-		c.v.log("%s %s %s: %s", kind, w.Name(), what, why)
+		c.v.log("%s %q %s: %s", kind, w.Name(), what, why)
 	}
 	return false
 }

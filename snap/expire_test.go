@@ -199,7 +199,7 @@ func TestWhatIsKeptExpiresLater(t *testing.T) {
 		}
 	}
 	d.has("held holds lists mounted")
-	if len(d.log) != 4 || !strings.Contains(strings.Join(d.log, "\n"), "fork mounted has expired and stays for now: it is mounted at /x") {
+	if len(d.log) != 4 || !strings.Contains(strings.Join(d.log, "\n"), `fork "mounted" has expired and stays for now: it is mounted at /x`) {
 		t.Errorf("log:\n%s", strings.Join(d.log, "\n"))
 	}
 	d.must(d.v.SetForkTTL(d.ctx, m, "lists", 30*24*time.Hour))

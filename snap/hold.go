@@ -35,7 +35,7 @@ type HeldError struct {
 }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("snapshot %q of fork %q is held (%s)", e.Snapshot, e.Fork, strings.Join(e.Tags, ", "))
+	return fmt.Sprintf("snapshot %q of fork %q is held (%q)", e.Snapshot, e.Fork, strings.Join(e.Tags, ", "))
 }
 
 // Is makes errors.Is find ErrHeld.

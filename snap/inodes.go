@@ -35,7 +35,7 @@ func (v *Volume) inodes(ctx context.Context, w *View, from uint64, limit int) ([
 	add := func(kind byte, prefix uint64) error {
 		recs, err := v.st.Scan(ctx, key(kind, prefix, from), after(key(kind, prefix)), limit)
 		if err != nil {
-			return fmt.Errorf("inodes of %s: %w", w.Name(), err)
+			return fmt.Errorf("inodes of %q: %w", w.Name(), err)
 		}
 		for _, r := range recs {
 			if len(r.Key) < 17 {

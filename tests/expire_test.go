@@ -93,8 +93,8 @@ func TestForkInUseExpiresLater(t *testing.T) {
 		return string(b)
 	}
 	eventually(t, "the log says why they stay", func() bool {
-		return strings.Contains(log(), "fork mounted has expired and stays for now: it is mounted at "+at) &&
-			strings.Contains(log(), "fork open has expired and stays for now: it is in use")
+		return strings.Contains(log(), `fork "mounted" has expired and stays for now: it is mounted at `+at) &&
+			strings.Contains(log(), `fork "open" has expired and stays for now: it is in use`)
 	})
 	wantFile(t, filepath.Join(at, "a"), "1")
 	if _, err := file.WriteString("x"); err != nil {

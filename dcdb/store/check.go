@@ -24,7 +24,7 @@ func CheckBatch(b *Batch, fence, last, first uint64, l Limits) error {
 			return fmt.Errorf("commit group %d: %w", b.Group, err)
 		}
 		if len(r.Value) > l.ValueBytes {
-			return fmt.Errorf("commit group %d: record %q of %d bytes, at most %d: %w", b.Group, r.Key, len(r.Value), l.ValueBytes, ErrTooBig)
+			return fmt.Errorf("commit group %d: record %x of %d bytes, at most %d: %w", b.Group, r.Key, len(r.Value), l.ValueBytes, ErrTooBig)
 		}
 		bytes += len(r.Key) + len(r.Value) + recordOverhead
 	}

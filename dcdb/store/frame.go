@@ -256,7 +256,7 @@ type RecordError struct {
 }
 
 func (e *RecordError) Error() string {
-	return fmt.Sprintf("record %q: %s: %v", e.Key, e.why, ErrCorrupt)
+	return fmt.Sprintf("record %x: %s: %v", e.Key, e.why, ErrCorrupt)
 }
 func (e *RecordError) Unwrap() error { return ErrCorrupt }
 

@@ -68,7 +68,7 @@ func (d *damage) check(from, to []byte) error {
 	}
 	for _, r := range *rs {
 		if bytes.Compare(to, r.from) >= 0 && (r.to == nil || bytes.Compare(from, r.to) <= 0) {
-			return fmt.Errorf("key %q lies in a damaged block: %w", from, store.ErrCorrupt)
+			return fmt.Errorf("key %x lies in a damaged block: %w", from, store.ErrCorrupt)
 		}
 	}
 	return nil
@@ -175,7 +175,7 @@ func (s *Store) verifyBlocks(name string, t *table, read func(bytes int) error) 
 			}
 			r := t.keys(i)
 			s.damage.add(r)
-			s.opt.Log("%s: block %d with keys from %q to %q: %v", name, i, r.from, r.to, err)
+			s.opt.Log("%s: block %d with keys from %x to %x: %v", name, i, r.from, r.to, err)
 		}
 		if err := read(t.blockBytes(i)); err != nil {
 			return err

@@ -56,7 +56,7 @@ func (c *scrubber) tables() error {
 	}, c.problem)
 	if rs := c.s.damage.ranges.Load(); rs != nil {
 		for _, r := range *rs {
-			c.problem(fmt.Errorf("keys from %q to %q lie in a damaged block: %w", r.from, r.to, store.ErrCorrupt))
+			c.problem(fmt.Errorf("keys from %x to %x lie in a damaged block: %w", r.from, r.to, store.ErrCorrupt))
 		}
 	}
 	return err

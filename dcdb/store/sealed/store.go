@@ -230,7 +230,7 @@ func (s *Store) openRecord(key, box []byte) ([]byte, error) {
 	o := opener{k: s.key}
 	v, ok := o.open(append(make([]byte, 0, len(box)), box...), 0, aboutRecord(key))
 	if !ok {
-		return nil, fmt.Errorf("record %q: the volume's key does not open it: %w", key, store.ErrCorrupt)
+		return nil, fmt.Errorf("record %x: the volume's key does not open it: %w", key, store.ErrCorrupt)
 	}
 	return v[:len(v):len(v)], nil
 }
