@@ -13,6 +13,7 @@ import (
 
 	"dcfs/dcdb"
 	"dcfs/dcdb/store"
+	"dcfs/dcdb/store/sealed"
 	"dcfs/snap"
 	"dcfs/spill"
 )
@@ -32,6 +33,7 @@ type modelConfig struct {
 	dirty   int64
 	commit  time.Duration
 	limits  store.Limits // of the store; zero: its own
+	sealed  bool
 }
 
 var modelConfigs = []modelConfig{
@@ -46,6 +48,8 @@ var modelConfigs = []modelConfig{
 	{name: "small groups", steps: 500, names: 200, start: 200, maxOff: 1 << 20, maxLen: 300 << 10, lines: 3, compare: 200, crash: 100,
 		cache: 256 << 10, dirty: 1 << 20,
 		limits: store.Limits{BatchRecords: 5000, BatchBytes: 1 << 20, KeyBytes: 1 << 10, ValueBytes: 512 << 10, ObjectBytes: 16 << 20}},
+	{name: "sealed", steps: 800, names: 40, maxOff: 1 << 20, maxLen: 300 << 10, lines: 4, compare: 200, crash: 60,
+		cache: 256 << 10, dirty: 1 << 20, commit: 2 * time.Millisecond, sealed: true},
 }
 
 // TestModel does random operations on a volume and on the naive file system
@@ -77,6 +81,7 @@ type model struct {
 	ops  []modelOp
 	mem  *store.Memory
 	wrap func(*store.Memory) store.Store // what the volume is opened on; nil: mem itself
+	key  *sealed.Key                     // of the volume, if it is sealed
 	vol  *snap.Volume
 	fs   *FS
 	time *testClock
@@ -107,6 +112,9 @@ func runModel(t *testing.T, c modelConfig, seed uint64) {
 	m := &model{t: t, c: c, rng: rand.New(rand.NewPCG(seed, 1)), mem: newMemory(), time: newTestClock()}
 	if c.limits != (store.Limits{}) {
 		m.mem.SetLimits(c.limits)
+	}
+	if c.sealed {
+		m.key = newSealKey(t)
 	}
 	m.ops = modelOps(c)
 	m.open()
@@ -140,11 +148,32 @@ func (m *model) open() {
 	if m.wrap != nil {
 		st = m.wrap(m.mem)
 	}
+	if m.key != nil {
+		st = sealed.New(st, m.key)
+	}
 	vol, err := snap.Open(bg, st, snap.Options{
 		CacheBytes: m.c.cache, DirtyBytes: m.c.dirty, CommitInterval: m.c.commit, Now: m.time.Now, Log: m.t.Logf,
 	})
 	m.must("open", err)
 	m.vol, m.fs = vol, New(vol, Options{})
+}
+
+// newSealKey returns the key of some sealed volume.
+func newSealKey(t testing.TB) *sealed.Key {
+	t.Helper()
+	secret, err := sealed.KeyFile(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := sealed.Make(secret, store.UUID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := sealed.Unwrap(line, secret, store.UUID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // firstView returns the model of a new volume. What the root's attributes
