@@ -33,6 +33,70 @@ func codeAfter(t *testing.T, mark string) string {
 	return strings.Join(code, "\n")
 }
 
+// Each promise names tests, and those that it names are there.
+func TestPromisesNameTheirTests(t *testing.T) {
+	b, err := os.ReadFile("../README.md")
+	must(t, err)
+	_, section, _ := strings.Cut(string(b), "\n## What dcfs promises\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	dirs := map[string]string{
+		"dcdb": "../dcdb", "dcdb/store": "../dcdb/store", "embedded": "../dcdb/store/embedded", "snap": "../snap",
+		"inode": "../inode", "fs": "../fs", "cmd/dcfs": "../cmd/dcfs", "tests": ".",
+	}
+	promises := 0
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.Trim(line, "| \n"), " | ")
+		if len(cells) != 2 || cells[0] == "promise" || cells[0] == "---" {
+			continue
+		}
+		promises++
+		named := 0
+		var packages []string // "`a` and `b` TestX": both have it
+		last := ""
+		for _, word := range regexp.MustCompile("`[^`]+`|(?:Test|Fuzz)\\w+\\*?").FindAllString(cells[1], -1) {
+			if name, quoted := strings.CutPrefix(word, "`"); quoted {
+				if dir, ok := dirs[strings.TrimSuffix(name, "`")]; ok {
+					if last == "test" {
+						packages = nil
+					}
+					packages, last = append(packages, dir), "package"
+				}
+				continue
+			}
+			last = "test"
+			for _, dir := range packages {
+				if !hasTest(t, dir, word) {
+					t.Errorf("%s: there is no %s in %s", cells[0], word, dir)
+				}
+				named++
+			}
+		}
+		if named == 0 {
+			t.Errorf("%s: no test holds it", cells[0])
+		}
+	}
+	if promises < 20 {
+		t.Errorf("%d promises found", promises)
+	}
+}
+
+// hasTest reports whether a directory has a test of a name, or with * at its end,
+// one that begins so.
+func hasTest(t *testing.T, dir, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	must(t, err)
+	def := regexp.MustCompile(`(?m)^func ` + strings.Replace(name, "*", `\w*`, 1) + `\(`)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		must(t, err)
+		if def.Match(b) {
+			return true
+		}
+	}
+	return false
+}
+
 // The tour is typed as it stands, and shows what its comments say.
 func TestTourOfTheReadme(t *testing.T) {
 	needTool(t, "bash", "diff")
