@@ -23,9 +23,10 @@ const (
 	// that the kernel has under way. Its default of 12 is for slow servers.
 	maxBackground = 64
 
-	// maxInflightBytes bounds the memory of requests being answered by go-fuse's
-	// server: each may hold maxRequestBytes.
-	maxInflightBytes = 128 << 20
+	// inflightBytes is the default of Options.InflightBytes, minInflightBytes the
+	// least of it.
+	inflightBytes    = 128 << 20
+	minInflightBytes = 16 * maxRequestBytes
 
 	// longTimeout is how long the kernel may keep what only it changes.
 	longTimeout = time.Hour
@@ -62,6 +63,11 @@ type Options struct {
 	// Transport is Wire, or "" for go-fuse's server.
 	Transport string
 
+	// InflightBytes bounds the memory of requests being answered by go-fuse's
+	// server, each of which may hold 1 MiB: those of writers that wait, above
+	// all. The default is 128 MiB.
+	InflightBytes int64
+
 	// Mountpoint is where Unmount unmounts, if this process sees it.
 	Mountpoint string
 
@@ -95,6 +101,10 @@ func (o *Options) setDefaults() {
 		return max(d, 0)
 	}
 	o.EntryTimeout, o.AttrTimeout = timeout(o.EntryTimeout), timeout(o.AttrTimeout)
+	if o.InflightBytes == 0 {
+		o.InflightBytes = inflightBytes
+	}
+	o.InflightBytes = max(o.InflightBytes, minInflightBytes)
 	if o.Log == nil {
 		o.Log = log.Printf
 	}
@@ -269,7 +279,7 @@ func (m *mount) fuseOptions() *fuse.MountOptions {
 		Logger:                  log.New(logWriter(m.log), "", 0),
 		MaxWrite:                maxRequestBytes,
 		MaxBackground:           maxBackground,
-		MaxInflightRequestBytes: maxInflightBytes,
+		MaxInflightRequestBytes: int(m.opts.InflightBytes),
 		// Splicing is tried for plain bytes too, and only costs then.
 		DisableSplice: true,
 		// The default throws away a file's whole cache when its mtime is

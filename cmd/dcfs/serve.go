@@ -44,6 +44,7 @@ const (
 type server struct {
 	*volume  // immutable
 	log      *logger
+	o        serverOptions // immutable
 	started  time.Time
 	place    os.FileInfo // of the store's directory; immutable
 	l        *net.UnixListener
@@ -97,7 +98,7 @@ func newServer(ctx context.Context, dir string, mode openMode, o serverOptions, 
 		return nil, err
 	}
 	s := &server{
-		volume: v, log: log, started: time.Now(), place: place, l: l,
+		volume: v, log: log, o: o, started: time.Now(), place: place, l: l,
 		done: make(chan struct{}), mounts: map[*served]struct{}{}, deleting: map[*snap.View]int{},
 	}
 	s.startClock()
@@ -571,7 +572,7 @@ func (s *server) attach(c *conn, m *served) error {
 func (s *server) fsOptions(m *served, dev string) fs.Options {
 	return fs.Options{
 		NoACL: m.options.NoACL, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
-		Transport: m.options.Transport, Mountpoint: m.mountpoint, Dev: dev, Debug: s.log.debug, Log: s.log.printf,
+		Transport: m.options.Transport, InflightBytes: 2 * s.o.Dirty, Mountpoint: m.mountpoint, Dev: dev, Debug: s.log.debug, Log: s.log.printf,
 	}
 }
 
