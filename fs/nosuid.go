@@ -57,28 +57,47 @@ func (m *mount) givesRights(p place) (bool, error) {
 	return len(caps) > 0, err
 }
 
-// nosuidFor reports whether this mount is nosuid wherever a process sees it. By
-// which way it came is not known here, and root may change that at any time
-// (remount, mount --bind). Of a process that can't be looked at, or not fully
-// (chroot hides mounts from the list), the answer is no.
+// nosuidFor reports whether this mount is nosuid wherever a process may have it.
+// By which way it came is not known here, and root may change that at any time
+// (remount, mount --bind). If its namespace has no such mount, it came by
+// overlayfs, say, and the kernel goes by that. Of a process that can't be looked
+// at, the answer is no.
 func (m *mount) nosuidFor(pid uint32) bool {
-	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", pid)); err != nil || root != "/" {
-		return false
-	}
-	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	info, err := mountsOf(pid)
 	if err != nil {
 		return false
 	}
-	seen := false
 	for line := range strings.Lines(string(info)) {
 		mount, super, _ := strings.Cut(line, " - ")
 		f := strings.Fields(mount) // 36 35 0:57 /root /mountpoint options ...
 		if len(f) < 6 || !strings.HasPrefix(super, "fuse."+fsType+" ") || m.opts.Dev != "" && m.opts.Dev != f[2] {
 			continue
 		}
-		if seen = true; !slices.Contains(strings.Split(f[5], ","), "nosuid") {
+		if !slices.Contains(strings.Split(f[5], ","), "nosuid") {
 			return false
 		}
 	}
-	return seen
+	return true
+}
+
+// mountsOf returns the list of mounts in a process's namespace, all of them:
+// chroot(2) hides some from the process's own list, so that of this process is
+// taken if they share the namespace.
+func mountsOf(pid uint32) ([]byte, error) {
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	theirs, err := os.Readlink(proc + "ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	ours, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	if theirs == ours {
+		return os.ReadFile("/proc/self/mountinfo")
+	}
+	if root, err := os.Readlink(proc + "root"); err != nil || root != "/" {
+		return nil, fmt.Errorf("process %d has its root at %q: %w", pid, root, errors.ErrUnsupported)
+	}
+	return os.ReadFile(proc + "mountinfo")
 }

@@ -1,12 +1,14 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -94,6 +96,17 @@ mkdir .snapshots/s .forks/f`, dir, id)
 			t.Errorf("%s as another user: exit %d, %q, %q; want it refused", path, r.code, r.stdout, r.stderr)
 		}
 	}
+	// In a chroot there are no libraries: what is run says that it lacks them.
+	chrooted := func(want error) {
+		t.Helper()
+		cmd := exec.Command("/.snapshots/s/bin/suid")
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir, Credential: &syscall.Credential{Uid: ordinaryUser, Gid: ordinaryUser}}
+		if err := cmd.Run(); !errors.Is(err, want) {
+			t.Errorf("in a chroot: %v, want %v", err, want)
+		}
+	}
+	chrooted(syscall.EACCES)
 	for _, where := range []string{"bin", ".forks/f/bin"} { // it is what root asked for
 		runs(filepath.Join(dir, where, "suid"), "-u", "0")
 		runs(filepath.Join(dir, where, "sgid"), "-g", "0")
@@ -120,6 +133,7 @@ mkdir .snapshots/s .forks/f`, dir, id)
 		runs(filepath.Join(dir, where, "sgid"), "-g", me)
 		runs(filepath.Join(dir, where, "caps"), "-u", me)
 	}
+	chrooted(syscall.ENOENT)
 	// Unless another way to it is not.
 	bind := mountPoint(t)
 	openWay(t, bind)
@@ -127,6 +141,7 @@ mkdir .snapshots/s .forks/f`, dir, id)
 	must(t, unix.Mount("", bind, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NODEV, ""))
 	denied(filepath.Join(bind, ".snapshots/s/bin/suid"))
 	runs(filepath.Join(bind, "bin/suid"), "-u", "0")
+	chrooted(syscall.EACCES)
 	must(t, unix.Unmount(bind, 0))
 	runs(filepath.Join(dir, ".snapshots/s/bin/suid"), "-u", me)
 }
