@@ -268,6 +268,7 @@ func mountLine(t *testing.T, dir string) string {
 // storeStatus is the part of "dcfs status --json" that tests look at.
 type storeStatus struct {
 	Served     bool
+	Sealed     bool
 	PID        int
 	Goroutines int
 	Mounts     []struct {

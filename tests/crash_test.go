@@ -324,9 +324,16 @@ func crashRounds(short, long int) int {
 // snapshots and forks are taken, again and again. What is mounted then is a prefix
 // of all that was done, with nothing missing that was acknowledged; each snapshot
 // and fork is a cut through all writers. DCFS_CRASH_ROUNDS makes it longer.
-func TestKilledUnderWriters(t *testing.T) {
+func TestKilledUnderWriters(t *testing.T) { killedUnderWriters(t, crashRounds(3, 200)) }
+
+func TestKilledUnderWritersOfASealedVolume(t *testing.T) {
+	useKeyFile(t)
+	killedUnderWriters(t, crashRounds(2, 50))
+}
+
+func killedUnderWriters(t *testing.T, rounds int) {
 	store, dir := newMount(t)
-	crashUnderWriters(t, store, dir, crashRounds(3, 200), func(rng *rand.Rand) {
+	crashUnderWriters(t, store, dir, rounds, func(rng *rand.Rand) {
 		pid := statusOf(t, dir).PID
 		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

@@ -30,12 +30,15 @@ type modelConfig struct {
 	maxLen  int
 	lines   int // how many forks at most
 	compare int // steps between two full comparisons
+	sealed  bool
 }
 
 var modelConfigs = []modelConfig{
 	{name: "small", steps: 1200, names: 10, maxOff: 300 << 10, maxLen: 60 << 10, lines: 6, compare: 200},
 	{name: "tiny caches", flags: []string{"--cache=1M", "--dirty=1M", "--commit=10ms"},
 		steps: 1500, names: 10, maxOff: 2 << 20, maxLen: 300 << 10, lines: 4, compare: 200},
+	{name: "sealed", sealed: true, flags: []string{"--cache=1M", "--dirty=1M"},
+		steps: 400, names: 10, maxOff: 1 << 20, maxLen: 300 << 10, lines: 4, compare: 200},
 	{name: "large directories and sparse files", flags: []string{"--cache=1M"},
 		steps: 800, names: 300, start: 200, maxOff: 1 << 42, maxLen: 200 << 10, lines: 2, compare: 300},
 }
@@ -107,6 +110,9 @@ type modelMap struct {
 
 func runModel(t *testing.T, c modelConfig, seed uint64) {
 	m := &model{t: t, c: c, rng: rand.New(rand.NewPCG(seed, 1)), inos: make(map[int]int64), buf: alignedBytes(1 << 20)}
+	if c.sealed {
+		useKeyFile(t)
+	}
 	m.store, m.dir = newMount(t, c.flags...)
 	t.Cleanup(m.dropAll) // before what unmounts
 	root := m.newNode(stat(t, m.dir).Mode)

@@ -18,7 +18,7 @@ import (
 )
 
 var checkVerb = &verb{
-	name: "check", args: "STORE",
+	name: "check", args: "STORE", opens: true,
 	summary: "Check that a volume is consistent, and repair it",
 	long: `
 Every rule of the volume's format is checked, from its records to the file
@@ -172,10 +172,7 @@ func (k *checking) teller(lines *[]string, n *int, prefix string) func(string) {
 
 // open runs fn on a volume that nobody serves.
 func (k *checking) open(t target, fn func(context.Context, *volume) error) error {
-	if c, err := dial(t.Store); err == nil {
-		c.Close()
-		return coded(codeBusy, "%s is mounted: unmount it first (\"dcfs status %[1]s\" shows where)", t.Store)
-	} else if !errors.Is(err, errNotServed) {
+	if err := unserved(t); err != nil {
 		return err
 	}
 	ctx := context.Background()
@@ -191,6 +188,19 @@ func (k *checking) open(t target, fn func(context.Context, *volume) error) error
 		return fmt.Errorf("check %s: %w", t.Store, err)
 	}
 	return nil
+}
+
+// unserved fails if t's store is being served.
+func unserved(t target) error {
+	c, err := dial(t.Store)
+	if errors.Is(err, errNotServed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.Close()
+	return coded(codeBusy, "%s is mounted: unmount it first (\"dcfs status %[1]s\" shows where)", t.Store)
 }
 
 // check checks the volume, and the file system in each of its views. With repair

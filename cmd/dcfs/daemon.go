@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,6 +32,7 @@ var serveVerb = &verb{
 		var o serverOptions
 		serverFlags(fl, &o)
 		ready := fl.Int("ready-fd", -1, "where to tell that the server answers")
+		fl.IntVar(&userKey.pipe, "key-fd", -1, "where to read the key of a sealed volume")
 		make := fl.Bool("make", false, "make the volume if the store is missing or empty")
 		return func(args []string) error {
 			if err := wantArgs(args, "STORE"); err != nil {
@@ -109,6 +112,10 @@ type started struct {
 // server is this program again: a session of its own, working directory /,
 // and none of this process's descriptors.
 func startDaemon(store string, mode openMode, o serverOptions) error {
+	key, err := userKey.pass()
+	if err != nil {
+		return err
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -118,11 +125,20 @@ func startDaemon(store string, mode openMode, o serverOptions) error {
 	// whose reader waits for its end, say. The child's own come by ExtraFiles.
 	unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 
+	files := []*os.File{w}
+	if key != nil {
+		defer key.Close()
+		files = append(files, key)
+	}
 	args := append([]string{"serve", "--ready-fd=3", fmt.Sprintf("--make=%v", mode == openOrMake)}, o.args()...)
+	if key != nil {
+		args = append(args, "--key-fd=4")
+	}
 	cmd := exec.Command("/proc/self/exe", append(args, "--", store)...)
 	cmd.Args[0] = "dcfs"
 	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.Env = withoutKeys(os.Environ())
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		w.Close()
@@ -155,6 +171,9 @@ func serveDaemon(store string, mode openMode, o serverOptions, readyFd int) erro
 		ready = os.NewFile(uintptr(readyFd), "ready")
 		unix.CloseOnExec(readyFd)
 	}
+	if userKey.pipe >= 0 {
+		unix.CloseOnExec(userKey.pipe)
+	}
 	tell := func(err error) {
 		if ready == nil {
 			return
@@ -172,8 +191,14 @@ func serveDaemon(store string, mode openMode, o serverOptions, readyFd int) erro
 	o.limitMemory()
 	log := newLogger(o)
 	s, err := newServer(context.Background(), store, mode, o, log)
+	if err == nil && s.sealed() {
+		err = log.keepNames()
+	}
 	if err == nil {
 		err = log.openIn(store, true)
+	}
+	if err != nil && s != nil {
+		s.leave(0) // whoever tries again finds the store unlocked
 	}
 	tell(err)
 	if err != nil {
@@ -194,6 +219,7 @@ type logger struct {
 	mu   sync.Mutex
 	w    io.Writer // guarded by mu; nil: not open yet
 	held []string  // guarded by mu: lines from before
+	mute bool      // guarded by mu; names are left out
 }
 
 const (
@@ -204,6 +230,24 @@ const (
 func newLogger(o serverOptions) *logger {
 	return &logger{verbose: o.Verbose || o.Debug, debug: o.Debug, file: o.Log}
 }
+
+// keepNames has the store's own log, which nobody seals, tell no names. It is
+// for a sealed volume, before openIn.
+func (l *logger) keepNames() error {
+	if l.file != "" {
+		return nil // where it goes is the user's choice
+	}
+	if l.verbose {
+		return coded(codeInvalid, "-v and --debug would write names of a sealed volume into its store, in the clear: say with --log=FILE where they are to go")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mute = true
+	return nil
+}
+
+// quoted is a name as all layers write it into errors and logs.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
 // openIn opens the log of the server of a store. It is the last thing to
 // happen at a start, since the store's own log lies in the store. With
@@ -237,10 +281,28 @@ func (l *logger) openIn(store string, replace bool) error {
 	defer l.mu.Unlock()
 	l.w = f
 	for _, line := range l.held {
-		io.WriteString(f, line)
+		l.writeLocked(line)
 	}
 	l.held = nil
 	return nil
+}
+
+func (l *logger) writeLocked(line string) {
+	if l.mute {
+		line = withoutNames(line)
+	}
+	io.WriteString(l.w, line)
+}
+
+// withoutNames leaves out what is in quotes. Where one has no partner, a path
+// may have had it, and who knows which belong together: then all is left out from
+// the first one on.
+func withoutNames(line string) string {
+	if strings.Contains(quoted.ReplaceAllString(line, ""), `"`) {
+		before, _, _ := strings.Cut(line, `"`)
+		return before + "...\n"
+	}
+	return quoted.ReplaceAllString(line, `"..."`)
 }
 
 // replaceStdio makes stdout and stderr lead to fd, stdin to nothing.
@@ -273,7 +335,7 @@ func (l *logger) printf(format string, args ...any) {
 		l.held = append(l.held, line)
 		return
 	}
-	io.WriteString(l.w, line)
+	l.writeLocked(line)
 }
 
 // debugf logs what is done, if that is wanted.

@@ -30,7 +30,7 @@ Example:
 
 // expireVerb makes a verb that has things of TARGET's view expire.
 func expireVerb(name, summary, long, op string) *verb {
-	return &verb{name: name, args: "--ttl DURATION TARGET NAME...", summary: summary, long: long,
+	return &verb{name: name, args: "--ttl DURATION TARGET NAME...", opens: true, summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			var ttl time.Duration
 			addTTL(fl, &ttl)

@@ -12,7 +12,7 @@ import (
 )
 
 var gcVerb = &verb{
-	name: "gc", args: "TARGET",
+	name: "gc", args: "TARGET", opens: true,
 	summary: "Give back the disk space of what was deleted",
 	long: `
 What was deleted is reclaimed in the background, and the space of large

@@ -26,7 +26,7 @@ Example:
 // tagVerb makes a verb that puts a tag on snapshots or takes it off, in the
 // order in which they are named.
 func tagVerb(name, summary, long, op string) *verb {
-	return &verb{name: name, args: "TARGET NAME...", summary: summary, long: long,
+	return &verb{name: name, args: "TARGET NAME...", opens: true, summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			tag := fl.String("tag", snap.DefaultTag, "for whom they are held")
 			return onNames(func(t target, name string) error {

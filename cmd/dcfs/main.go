@@ -62,6 +62,7 @@ type verb struct {
 	summary string
 	long    string // more help: paragraphs, and an example
 	hidden  bool
+	opens   bool // it may open a store, and then need its key
 	flags   func(*pflag.FlagSet) func(args []string) error
 }
 
@@ -71,7 +72,7 @@ var verbs = []*verb{
 	snapshotHoldVerb, snapshotReleaseVerb, snapshotExpireVerb,
 	forkCreateVerb, forkListVerb, forkRenameVerb, forkDeleteVerb, forkExpireVerb,
 	retentionSetVerb, retentionShowVerb, retentionApplyVerb,
-	statusVerb, gcVerb, scrubVerb, checkVerb, versionVerb, serveVerb,
+	statusVerb, gcVerb, scrubVerb, checkVerb, keyChangeVerb, versionVerb, serveVerb,
 }
 
 // usageError is a command line that makes no sense. Its text says why, and
@@ -191,6 +192,9 @@ func (v *verb) run(args []string) error {
 	fl.SortFlags = false
 	fl.Usage = func() {}
 	fn := v.flags(fl)
+	if v.opens {
+		addKeyFile(fl)
+	}
 	wantHelp := fl.BoolP("help", "h", false, "show this help")
 	if err := fl.Parse(args); err != nil {
 		return &usageError{verb: v.name, text: err.Error()}

@@ -150,7 +150,7 @@ func onNames(fn func(t target, name string) error) func([]string) error {
 
 // createVerb makes a verb that names something new in TARGET's view.
 func createVerb(name, summary, long, op string) *verb {
-	return &verb{name: name, args: "TARGET NAME", summary: summary, long: long,
+	return &verb{name: name, args: "TARGET NAME", opens: true, summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			var ttl time.Duration
 			addTTL(fl, &ttl)
@@ -171,7 +171,7 @@ func createVerb(name, summary, long, op string) *verb {
 // listVerb makes a verb that lists what is in TARGET's view, with sizes, and more
 // columns.
 func listVerb(name, summary, long, op string, sizes []string, more ...column) *verb {
-	return &verb{name: name, args: "TARGET", summary: summary, long: long,
+	return &verb{name: name, args: "TARGET", opens: true, summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			asJSON := fl.Bool("json", false, "print JSON")
 			names := fl.Bool("names", false, "no sizes, which take time to count")
@@ -235,7 +235,7 @@ func orDash(s string) string {
 
 // renameVerb makes a verb that gives something in TARGET's view a new name.
 func renameVerb(name, summary, long, op string) *verb {
-	return &verb{name: name, args: "TARGET NAME NEWNAME", summary: summary, long: long,
+	return &verb{name: name, args: "TARGET NAME NEWNAME", opens: true, summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			return onTarget([]string{"NAME", "NEWNAME"}, func(t target, args []string) error {
 				return callStore(t, &request{Op: op, Name: args[0], To: args[1]}, nil)
@@ -247,7 +247,7 @@ func renameVerb(name, summary, long, op string) *verb {
 // in which they are named. frees, if it is not empty, asks what that would free;
 // else they may list others, to be deleted with them.
 func deleteVerb(name, summary, long, op, frees string) *verb {
-	return &verb{name: name, args: "TARGET NAME...", summary: summary, long: long,
+	return &verb{name: name, args: "TARGET NAME...", opens: true, summary: summary, long: long,
 		flags: func(fl *pflag.FlagSet) func([]string) error {
 			dry, recursive := new(bool), new(bool)
 			if frees != "" {

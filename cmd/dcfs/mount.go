@@ -25,7 +25,7 @@ const lockWait = 30 * time.Second
 const noticeAfter = time.Second
 
 var mountVerb = &verb{
-	name: "mount", args: "STORE[@FORK][%SNAPSHOT] MOUNTPOINT",
+	name: "mount", args: "STORE[@FORK][%SNAPSHOT] MOUNTPOINT", opens: true,
 	summary: "Mount a volume, a fork or a snapshot",
 	long: `
 STORE is a directory; the volume is made if it is missing or empty. Without
@@ -38,16 +38,21 @@ root may ask for -o suid,dev. They are their user's alone; others are let in
 with -o allow_other, which an ordinary user may use only if /etc/fuse.conf
 says user_allow_other.
 
+With a key (--key-file, DCFS_KEY_FILE or DCFS_PASSPHRASE) a volume that is made is
+sealed: its data and names are encrypted in the store, and nothing but the key
+opens it. Keep a copy of the key elsewhere.
+
 Options of -o: ro, rw, allow_other, [no]suid, [no]dev, [no]exec, [no]acl,
 [no]strictatime, noatime, snapdir=NAME and forkdir=NAME (other names for
 .snapshots and .forks, or none), fsname=NAME, and, as the flags, cache=,
-dirty=, size=, commit=, log=. With remount: [no]strictatime, and what the
-kernel itself sees to (ro, suid, dev, exec, noatime).
+dirty=, size=, commit=, log=, key-file=. With remount: [no]strictatime, and
+what the kernel itself sees to (ro, suid, dev, exec, noatime).
 Those that mean something only to mount(8) and /etc/fstab are ignored.
 
 Example:
   dcfs mount ~/volume /mnt
-  dcfs mount -o ro ~/volume@try%monday /mnt/monday`,
+  dcfs mount -o ro ~/volume@try%monday /mnt/monday
+  dcfs mount --key-file ~/volume.key ~/sealed /mnt`,
 	flags: func(fl *pflag.FlagSet) func([]string) error {
 		p := &optionParser{}
 		foreground := fl.BoolP("foreground", "f", false, "stay in the foreground until it is unmounted")

@@ -151,6 +151,8 @@ var options = map[string]option{
 	"commit": valued(func(p *optionParser, v string) error { return setCommit(&p.server.Commit, v) }),
 	"log":    valued(func(p *optionParser, v string) error { p.server.Log = v; return nil }),
 
+	"key-file": valued(func(_ *optionParser, v string) error { userKey.file = v; return nil }),
+
 	"size": valued(func(p *optionParser, v string) error { return setVolumeSize(&p.server.Size, v) }),
 	"sync": option{set: func(*optionParser, string) error {
 		return fmt.Errorf("sync is not supported: leave it out, and let programs use fsync or O_SYNC")

@@ -13,7 +13,7 @@ import (
 )
 
 var retentionSetVerb = &verb{
-	name: "retention set", args: "POLICY TARGET",
+	name: "retention set", args: "POLICY TARGET", opens: true,
 	summary: "Have automatic snapshots taken of a fork, and thinned out",
 	long: `
 POLICY says of how many hours (h), days (d), weeks (w), months (M) and years (y)
@@ -49,7 +49,7 @@ Example:
 }
 
 var retentionShowVerb = &verb{
-	name: "retention show", args: "TARGET",
+	name: "retention show", args: "TARGET", opens: true,
 	summary: "Show a fork's policy for automatic snapshots",
 	long: `
 Example:
@@ -70,7 +70,7 @@ Example:
 }
 
 var retentionApplyVerb = &verb{
-	name: "retention apply", args: "TARGET",
+	name: "retention apply", args: "TARGET", opens: true,
 	summary: "Delete the automatic snapshots that a fork's policy does not keep",
 	long: `
 The same is done after each automatic snapshot. With -n nothing is deleted: it

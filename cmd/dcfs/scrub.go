@@ -15,7 +15,7 @@ import (
 )
 
 var scrubVerb = &verb{
-	name: "scrub", args: "TARGET",
+	name: "scrub", args: "TARGET", opens: true,
 	summary: "Read everything in a store, to find what is damaged",
 	long: `
 All records and objects of the store are read and their checksums verified, those
@@ -24,7 +24,8 @@ Whatever is mounted stays in use meanwhile. Reading is held to --rate, so that
 others get their share of the disk; an interrupt ends it, and changes nothing.
 
 A scrub does not know which files need what is damaged, nor whether all is there
-that should be: "dcfs check" does, on a store that is not mounted.
+that should be: "dcfs check" does, on a store that is not mounted. In a sealed
+volume it verifies the checksums of what is sealed; "dcfs check --data" opens it.
 
 The exit status is that of "dcfs check": 0 if nothing is damaged, 4 if something
 is, 8 if not everything could be read.

@@ -764,6 +764,7 @@ type mountStatus struct {
 type status struct {
 	Store     string           `json:"store"`
 	UUID      string           `json:"uuid"`
+	Sealed    bool             `json:"sealed"`
 	Format    int              `json:"format"`
 	Created   time.Time        `json:"created"`
 	Served    bool             `json:"served"`

@@ -12,7 +12,7 @@ import (
 )
 
 var statusVerb = &verb{
-	name: "status", args: "TARGET",
+	name: "status", args: "TARGET", opens: true,
 	summary: "Show what a store holds, who serves it and where it is mounted",
 	long: `
 Example:
@@ -41,7 +41,7 @@ func (v *volume) status(ctx context.Context) (*status, error) {
 	}
 	super := v.store.Super()
 	st := &status{
-		Store: v.dir, UUID: super.UUID.String(), Format: super.Version, Created: super.Created,
+		Store: v.dir, UUID: super.UUID.String(), Sealed: v.sealed(), Format: super.Version, Created: super.Created,
 		Mounts: []mountStatus{}, UsedBytes: u.UsedBytes, FreeBytes: u.FreeBytes,
 	}
 	if st.Backlog, err = v.backlog(uncounted(ctx)); err != nil {
@@ -71,7 +71,11 @@ func (v *volume) status(ctx context.Context) (*status, error) {
 func (st *status) print() error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "store\t%s\n", st.Store)
-	fmt.Fprintf(w, "volume\t%s, format %d, made %s\n", st.UUID, st.Format, localTime(st.Created))
+	sealed := ""
+	if st.Sealed {
+		sealed = ", sealed"
+	}
+	fmt.Fprintf(w, "volume\t%s, format %d, made %s%s\n", st.UUID, st.Format, localTime(st.Created), sealed)
 	if st.Served {
 		fmt.Fprintf(w, "served by\tdcfs %s, pid %d, since %s\n", st.Version, st.PID, localTime(*st.Since))
 	} else {

@@ -40,11 +40,16 @@ func openVolume(ctx context.Context, dir string, mode openMode, o serverOptions,
 	if mode == openOrMake {
 		open = embedded.OpenOrCreate
 	}
-	st, err := open(dir, embedded.Options{Log: logf})
+	var k opening
+	var err error
+	if k.secret, k.from, err = userKey.read(); err != nil {
+		return nil, err
+	}
+	st, err := open(dir, k.options(embedded.Options{Log: logf}))
 	if err != nil {
 		return nil, openError(dir, err)
 	}
-	v := &volume{dir: dir, store: store.NewCounting(st)}
+	v := &volume{dir: dir, store: store.NewCounting(k.seal(st))}
 	v.vol, err = snap.Open(ctx, countedStore{v.store}, snap.Options{
 		CacheBytes: o.Cache, DirtyBytes: o.Dirty, CommitInterval: o.Commit, SizeBytes: o.Size, Log: logf,
 		Still: mode == openStill,
@@ -55,6 +60,9 @@ func openVolume(ctx context.Context, dir string, mode openMode, o serverOptions,
 	}
 	return v, nil
 }
+
+// sealed reports whether the volume is encrypted.
+func (v *volume) sealed() bool { return v.store.Super().Key != "" }
 
 // countedStore counts all calls but those of who looks at what there is.
 type countedStore struct{ *store.Counting }

@@ -3,6 +3,7 @@ package sealed
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -22,7 +23,10 @@ type Store struct {
 	limits store.Limits // immutable
 }
 
-var _ store.Compacter = (*Store)(nil)
+var (
+	_ store.Compacter = (*Store)(nil)
+	_ store.Scrubber  = (*Store)(nil)
+)
 
 // New returns a store that seals everything in s by k.
 func New(s store.Store, k *Key) *Store {
@@ -259,4 +263,13 @@ func (s *Store) Compact(ctx context.Context) error {
 		return c.Compact(ctx)
 	}
 	return nil
+}
+
+// Scrub implements store.Scrubber, over a store that is one. It verifies what that
+// store does, its checksums over boxes, and opens none.
+func (s *Store) Scrub(ctx context.Context, read func(bytes int) error, problem func(error)) error {
+	if c, ok := s.Store.(store.Scrubber); ok {
+		return c.Scrub(ctx, read, problem)
+	}
+	return errors.ErrUnsupported
 }
