@@ -3,6 +3,7 @@ package sealed
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -122,6 +123,30 @@ func (f *filled) wantCorrupt(t *testing.T, what string, id store.ID, off, n int)
 	}
 	if bytes.Contains(p, []byte(secret[:8])) {
 		t.Errorf("%s: gives out bytes all the same", what)
+	}
+}
+
+// TestSampleBoxesOpen reads what the first version has sealed.
+func TestSampleBoxesOpen(t *testing.T) {
+	const (
+		record = "0a5ac08f0862f187f7c49180e1e971f6194b7a2d7b6651818033eb85b0f909772f2239e24ded618cdc7d0f4d"
+		object = "30a84807cb5952107a754b9d7a040b91b3a25064c2e2ad07bf9e451ffe8f948b3660bd6230455afa4f62e54e52cbf9db6e7b"
+	)
+	for _, c := range []struct {
+		box, want string
+		about     []byte
+	}{
+		{record, "a record", aboutRecord([]byte("its key"))},
+		{object, "an object's 14", aboutObject(store.ID{Group: 7, Seg: 3, Off: 9, Len: 14}, store.KindPage)},
+	} {
+		box, err := hex.DecodeString(c.box)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := opener{k: testKey()}
+		if got, ok := o.open(box, 0, c.about); !ok || string(got) != c.want {
+			t.Errorf("got %q, %v, want %q", got, ok, c.want)
+		}
 	}
 }
 
