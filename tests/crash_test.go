@@ -328,7 +328,7 @@ func TestKilledUnderWriters(t *testing.T) { killedUnderWriters(t, crashRounds(3,
 
 func TestKilledUnderWritersOfASealedVolume(t *testing.T) {
 	useKeyFile(t)
-	killedUnderWriters(t, crashRounds(2, 50))
+	killedUnderWriters(t, crashRounds(1, 50))
 }
 
 func killedUnderWriters(t *testing.T, rounds int) {
