@@ -56,6 +56,11 @@ type Options struct {
 	// chmod, all the same.
 	NoACL bool
 
+	// NoExport has file handles of what the kernel has forgotten be stale. An
+	// overlayfs of which this is a layer needs it since Linux 6.16: a dentry
+	// that comes from a handle looks outdated to it.
+	NoExport bool
+
 	// EntryTimeout and AttrTimeout are how long the kernel keeps names and
 	// attributes of a view: an hour if 0, not at all if negative.
 	EntryTimeout, AttrTimeout time.Duration
@@ -273,7 +278,7 @@ func (m *mount) endDoor(d *door) {
 
 // fuseOptions is what we agree on with the kernel.
 func (m *mount) fuseOptions() *fuse.MountOptions {
-	return &fuse.MountOptions{
+	o := &fuse.MountOptions{
 		Name:                    "dcfs",
 		Debug:                   m.opts.Debug,
 		Logger:                  log.New(logWriter(m.log), "", 0),
@@ -291,13 +296,16 @@ func (m *mount) fuseOptions() *fuse.MountOptions {
 			fuse.CAP_ATOMIC_O_TRUNC |
 			fuse.CAP_DONT_MASK | // default ACLs take the umask's place
 			fuse.CAP_SETXATTR_EXT | // says when an ACL takes S_ISGID away
-			fuse.CAP_EXPORT_SUPPORT |
 			// Without it each write asks for security.capability first.
 			fuse.CAP_HANDLE_KILLPRIV_V2 |
 			fuse.CAP_ASYNC_DIO |
 			fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH, // would make overlayfs on top impossible
 	}
+	if !m.opts.NoExport {
+		o.ExtraCapabilities |= fuse.CAP_EXPORT_SUPPORT
+	}
+	return o
 }
 
 // logWriter lets package log write to a log function.

@@ -190,3 +190,23 @@ done
 	dcfs(t, "umount", dir)
 	dcfs(t, "check", "--data", store)
 }
+
+// TestOverlayAfterARemount: with noexport, what an overlayfs has copied up is
+// there when the kernel knows nothing of the layers any more. (With file
+// handles, Linux since 6.16 says ESTALE, from the second look on.)
+func TestOverlayAfterARemount(t *testing.T) {
+	needRoot(t)
+	store, dir := newMount(t, "-o", "suid,dev,noexport")
+	merged := mountPoint(t)
+	const mount = `cd "$1"; mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work "$2"; cd "$2"; `
+	shell(t, `cd "$1"; mkdir -p lower/d upper work; echo low >lower/f; echo low >lower/d/g; ln lower/d/g lower/h; `+
+		mount+`echo high >>f; echo high >>d/g; ln f f2; cd /; umount "$2"`, dir, merged)
+	dcfs(t, "umount", dir)
+	dcfs(t, "mount", "-o", "suid,dev,noexport", store, dir)
+	shell(t, mount+`
+for i in 1 2 3; do
+  for f in f f2 d/g; do [ "$(cat $f)" = $'low\nhigh' ]; [ "$(stat -c %s $f)" = 9 ]; done
+  [ "$(cat h)" = low ]; [ "$(ls)" = $'d\nf\nf2\nh' ]
+done
+mv f f3; rm d/g; cd /; umount "$2"`, dir, merged)
+}

@@ -43,10 +43,11 @@ sealed: its data and names are encrypted in the store, and nothing but the key
 opens it. Keep a copy of the key elsewhere.
 
 Options of -o: ro, rw, allow_other, [no]suid, [no]dev, [no]exec, [no]acl,
-[no]strictatime, noatime, snapdir=NAME and forkdir=NAME (other names for
-.snapshots and .forks, or none), fsname=NAME, and, as the flags, cache=,
-dirty=, size=, commit=, log=, key-file=. With remount: [no]strictatime, and
-what the kernel itself sees to (ro, suid, dev, exec, noatime).
+[no]strictatime, noatime, noexport (no file handles, for an overlayfs on top),
+snapdir=NAME and forkdir=NAME (other names for .snapshots and .forks, or
+none), fsname=NAME, and, as the flags, cache=, dirty=, size=, commit=, log=,
+key-file=. With remount: [no]strictatime, and what the kernel itself sees to
+(ro, suid, dev, exec, noatime).
 Those that mean something only to mount(8) and /etc/fstab are ignored.
 
 Example:

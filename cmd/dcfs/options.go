@@ -19,6 +19,7 @@ type mountOptions struct {
 	ReadOnly    bool   `json:"readOnly,omitempty"`
 	StrictAtime bool   `json:"strictAtime,omitempty"`
 	NoACL       bool   `json:"noACL,omitempty"`
+	NoExport    bool   `json:"noExport,omitempty"`
 	SnapDir     string `json:"snapDir,omitempty"` // "none": closed
 	ForkDir     string `json:"forkDir,omitempty"`
 	Transport   string `json:"transport,omitempty"` // "": the default
@@ -124,6 +125,8 @@ var options = map[string]option{
 	"default_permissions": ignored, // always so
 	"acl":                 flag(func(p *optionParser) { p.mount.NoACL = false }),
 	"noacl":               flag(func(p *optionParser) { p.mount.NoACL = true }),
+	"export":              flag(func(p *optionParser) { p.mount.NoExport = false }),
+	"noexport":            flag(func(p *optionParser) { p.mount.NoExport = true }),
 	"strictatime":         flag(func(p *optionParser) { p.setAtime(unix.MS_STRICTATIME) }),
 	"nostrictatime":       flag((*optionParser).notStrict),
 	"lazytime":            flag((*optionParser).notStrict),

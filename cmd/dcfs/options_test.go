@@ -28,6 +28,8 @@ func TestOptionsSayWhatTheMountIs(t *testing.T) {
 		"strictatime,atime":                {StrictAtime: true, Flags: unix.MS_STRICTATIME, Clear: unix.MS_NOATIME | unix.MS_RELATIME},
 		"noatime,atime":                    {Flags: unix.MS_RELATIME, Clear: unix.MS_NOATIME | unix.MS_STRICTATIME},
 		"noacl":                            {NoACL: true},
+		"noexport":                         {NoExport: true},
+		"noexport,export":                  {},
 		"noacl,acl":                        {},
 		"transport=wire":                   {Transport: "wire"},
 		"transport=wire,transport=gofuse":  {},
