@@ -45,3 +45,26 @@ func TestDeletingASnapshotCostsWhatChanged(t *testing.T) {
 		t.Errorf("%d files changed: more than %d records", changed, most)
 	}
 }
+
+// TestASnapshotThatManyOutlivedGoesInFewGroups: what it alone still showed went
+// at many times, and is not removed in a group for each.
+func TestASnapshotThatManyOutlivedGoesInFewGroups(t *testing.T) {
+	const snapshots = 40
+	q := newQueued(t, time.Hour)
+	inos := q.empty(q.m, snapshots)
+	for i, ino := range inos {
+		q.snapshot(q.m, fmt.Sprint(i))
+		q.touch(q.m, []uint64{ino})
+	}
+	for i := range snapshots - 1 {
+		q.must(q.v.DeleteSnapshot(q.ctx, q.m, fmt.Sprint(i+1)))
+	}
+	q.must(q.v.WaitIdle(q.ctx))
+	before := q.count.Counters.Commits.Load()
+	q.must(q.v.DeleteSnapshot(q.ctx, q.m, "0"))
+	q.must(q.v.WaitIdle(q.ctx))
+	if n := q.count.Counters.Commits.Load() - before; n > 10 {
+		t.Errorf("%d commits: a group for each of %d times", n, snapshots)
+	}
+	q.must(scan(q.ctx, q.v.st, key(keyDead), func(k, _ []byte) error { return fmt.Errorf("a dead list has %x still", k) }))
+}

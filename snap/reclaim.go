@@ -323,33 +323,57 @@ func (v *Volume) nextSpan(ctx context.Context, f *fork, from, to uint64, match f
 
 // snapshotStep removes what only a deleted snapshot needed.
 func (v *Volume) snapshotStep(ctx context.Context, t *task) error {
-	found, err := v.nextSpan(ctx, t.f, t.n+1, t.x+1, t.takes)
-	if err != nil {
+	all := func(span) bool { return true }
+	did, err := v.removeSpans(ctx, t.f, t.n+1, t.x+1, t.takes, all)
+	if did || err != nil {
 		return err
 	}
-	if found == nil {
-		return v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
-			v.finish(m, t)
-			return nil
-		})
-	}
-	return v.removeSpan(ctx, t.f, *found, true)
+	return v.space.Meta(ctx, true, func(m *dcdb.Meta) error {
+		v.finish(m, t)
+		return nil
+	})
 }
 
-// removeSpan removes a part of a span's entries. With free, heads are erased and
-// references released; else the entries are only struck out.
-func (v *Volume) removeSpan(ctx context.Context, f *fork, s span, free bool) error {
-	recs, _, err := v.deadRecords(ctx, s)
-	if err != nil {
-		return err
+// removeSpans removes entries of a fork's spans with from <= death < to that
+// match accepts, as many as fit a step: to remove those of each span by
+// themselves would be a group to wait for each time. Where free says so, heads
+// are erased and references released; else the entries are only struck out. It
+// reports whether there was any.
+func (v *Volume) removeSpans(ctx context.Context, f *fork, from, to uint64, match, free func(span) bool) (bool, error) {
+	var recs []dead
+	taken := make(map[span]bool)
+	for entries, more := 0, true; more && entries < stepRefs/2; {
+		s, err := v.nextSpan(ctx, f, from, to, func(s span) bool { return !taken[s] && match(s) })
+		if err != nil {
+			return false, err
+		}
+		if s == nil {
+			break
+		}
+		some, rest, err := v.deadRecords(ctx, *s)
+		if err != nil {
+			return false, err
+		}
+		if len(some) == 0 {
+			return false, fmt.Errorf("%w: the sum of fork %d (%d, %d] counts what is not there", dcdb.ErrCorrupt, f.id, s.since, s.death)
+		}
+		more = !rest // the next span when this one is read to its end
+		for _, r := range some {
+			entries += len(r.entries)
+		}
+		if len(recs) > 0 && (entries > stepRefs || len(recs)+len(some) > stepHeads/8) {
+			break
+		}
+		taken[*s] = true
+		recs = append(recs, some...)
 	}
 	if len(recs) == 0 {
-		return fmt.Errorf("%w: the sum of fork %d (%d, %d] counts what is not there", dcdb.ErrCorrupt, f.id, s.since, s.death)
+		return false, nil
 	}
 	heads := countHeads(recs)
-	return v.space.Work(ctx, f.id, stepRecords+8*heads, stepBytes+256*heads, func(ctx context.Context, b *dcdb.Builder) error {
+	return true, v.space.Work(ctx, f.id, stepRecords+8*heads, stepBytes+256*heads, func(ctx context.Context, b *dcdb.Builder) error {
 		for _, r := range recs {
-			if err := v.removeRecord(ctx, b, f, r, free); err != nil {
+			if err := v.removeRecord(ctx, b, f, r, free(r.span)); err != nil {
 				return err
 			}
 		}
@@ -429,12 +453,10 @@ func (v *Volume) eraseSaved(ctx context.Context, b *dcdb.Builder, f *fork, ino, 
 // cutStep goes on cutting a fork without live state at a kept counter: rule 5 of
 // DESIGN section 4. First its dead list beyond the counter, then its heads.
 func (v *Volume) cutStep(ctx context.Context, t *task) error {
-	found, err := v.nextSpan(ctx, t.f, t.p+1, math.MaxUint64, func(span) bool { return true })
-	if err != nil {
+	all := func(span) bool { return true }
+	did, err := v.removeSpans(ctx, t.f, t.p+1, math.MaxUint64, all, func(s span) bool { return s.since > t.p })
+	if did || err != nil {
 		return err
-	}
-	if found != nil {
-		return v.removeSpan(ctx, t.f, *found, found.since > t.p)
 	}
 	from, to := key(keyIndex, t.f.prefix, t.p+1), after(key(keyIndex, t.f.prefix))
 	recs, err := v.indexAt.scan(ctx, v.st, from, to, stepHeads)
