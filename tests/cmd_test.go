@@ -809,7 +809,7 @@ func TestOrdinaryUserMounts(t *testing.T) {
 		// udev makes /dev/fuse everyone's; a container may not. A mount
 		// namespace of our own has one that is.
 		needTool(t, "unshare")
-		r := runCommand(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, openToAll+"=1") }, "unshare", "-m", "--propagation", "private", "bash", "-euc", `
+		r := runCommand(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, openToAll+"=1") }, "unshare", "-m", "--propagation", "slave", "bash", "-euc", `
 mount -t tmpfs none "$2"; mknod -m 666 "$2/fuse" c 10 229; chmod 666 "$2/fuse"; mount --bind "$2/fuse" /dev/fuse
 "$1" -test.run "^$3\$" -test.v`, "bash", os.Args[0], t.TempDir(), t.Name())
 		if r.code != 0 || strings.Contains(r.stdout, "SKIP") {
@@ -891,7 +891,7 @@ ln -s $DCFS /usr/sbin/umount.fuse.dcfs
 ln -s $DCFS /usr/sbin/umount.fuse # what umount(8) of root knows
 `
 	r := runCommand(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "DCFS="+dcfsBinary(t), "HELPERS="+t.TempDir()) },
-		"unshare", append([]string{"-m", "--propagation", "private", "bash", "-euo", "pipefail", "-c", prepare + script, "bash"}, args...)...)
+		"unshare", append([]string{"-m", "--propagation", "slave", "bash", "-euo", "pipefail", "-c", prepare + script, "bash"}, args...)...)
 	if strings.HasPrefix(r.stdout, "NO-OVERLAY") {
 		t.Skip("SKIPPED: no overlayfs to put the mount helper into /sbin with")
 	}
@@ -975,7 +975,7 @@ func TestMissingDevFuseIsExplained(t *testing.T) {
 	needRoot(t)
 	needTool(t, "unshare")
 	dir, store := mountPoint(t), newStore(t)
-	r := runCommand(t, nil, "unshare", "-m", "--propagation", "private", "bash", "-euc", `
+	r := runCommand(t, nil, "unshare", "-m", "--propagation", "slave", "bash", "-euc", `
 d=$(mktemp -d); trap 'umount /dev; umount $d/null; umount $d; rmdir $d' EXIT
 mount -t tmpfs none $d; touch $d/null; mount --bind /dev/null $d/null; mount --rbind $d /dev
 "$1" mount "$2" "$3"`, "bash", dcfsBinary(t), store, dir)
