@@ -928,6 +928,9 @@ mount -o remount,strictatime $dir # of which the kernel tells the server nothing
 mount -o remount,relatime $dir
 [ "$(atime)" = 1000 ]
 umount -l $dir
+mount -t fuse.dcfs $store $dir -o allow_suid,allow_dev
+grep " $dir " /proc/mounts
+umount $dir
 ! mount -t fuse.dcfs $store $dir -o nonsense 2>/dev/null
 mount -t fuse.dcfs $store $dir -s -o nonsense
 umount $dir
@@ -935,6 +938,7 @@ umount $dir
 	for _, want := range []string{
 		store + " " + dir + " fuse.dcfs rw,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other",
 		store + "%one " + dir + " fuse.dcfs ro,nosuid,nodev,noexec",
+		store + " " + dir + " fuse.dcfs rw,relatime,",
 		"\nhi\n",
 	} {
 		if !strings.Contains(out, want) {

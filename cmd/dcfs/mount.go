@@ -34,7 +34,8 @@ live state. The command returns when the mount answers.
 
 The live state of a fork is mounted once at a time ("mount --bind" shows it in
 more places), a snapshot any number of times. Mounts are nosuid and nodev;
-root may ask for -o suid,dev. They are their user's alone; others are let in
+root may ask for -o suid,dev (allow_suid,allow_dev by way of mount(8), which
+keeps the others to itself). They are their user's alone; others are let in
 with -o allow_other, which an ordinary user may use only if /etc/fuse.conf
 says user_allow_other.
 

@@ -104,6 +104,14 @@ func (p *optionParser) notStrict() {
 	}
 }
 
+// allow clears a flag of mount(2) and sets on, unless the flag was asked for.
+func (p *optionParser) allow(bit uintptr, on *bool) {
+	if p.mount.Flags&bit == 0 {
+		p.mount.Clear |= bit
+		*on = true
+	}
+}
+
 func nothing(*optionParser) {}
 
 var ignored = flag(nothing)
@@ -111,15 +119,19 @@ var ignored = flag(nothing)
 // options is every option that dcfs knows. mount(8) hands over what stands in
 // /etc/fstab, so what concerns only it, or only its callers, is accepted.
 var options = map[string]option{
-	"ro":      kernelFlag(unix.MS_RDONLY, true, func(p *optionParser) { p.mount.ReadOnly = true }),
-	"rw":      kernelFlag(unix.MS_RDONLY, false, func(p *optionParser) { p.mount.ReadOnly = false }),
-	"nosuid":  kernelFlag(unix.MS_NOSUID, true, func(p *optionParser) { p.mount.Suid = false }),
-	"suid":    kernelFlag(unix.MS_NOSUID, false, func(p *optionParser) { p.mount.Suid = true }),
-	"nodev":   kernelFlag(unix.MS_NODEV, true, func(p *optionParser) { p.mount.Dev = false }),
-	"dev":     kernelFlag(unix.MS_NODEV, false, func(p *optionParser) { p.mount.Dev = true }),
-	"noexec":  kernelFlag(unix.MS_NOEXEC, true, func(p *optionParser) { p.mount.NoExec = true }),
-	"exec":    kernelFlag(unix.MS_NOEXEC, false, func(p *optionParser) { p.mount.NoExec = false }),
-	"remount": flag(func(p *optionParser) { p.mount.Remount = true }),
+	"ro":     kernelFlag(unix.MS_RDONLY, true, func(p *optionParser) { p.mount.ReadOnly = true }),
+	"rw":     kernelFlag(unix.MS_RDONLY, false, func(p *optionParser) { p.mount.ReadOnly = false }),
+	"nosuid": kernelFlag(unix.MS_NOSUID, true, func(p *optionParser) { p.mount.Suid = false }),
+	"suid":   kernelFlag(unix.MS_NOSUID, false, func(p *optionParser) { p.mount.Suid = true }),
+	"nodev":  kernelFlag(unix.MS_NODEV, true, func(p *optionParser) { p.mount.Dev = false }),
+	"dev":    kernelFlag(unix.MS_NODEV, false, func(p *optionParser) { p.mount.Dev = true }),
+	// mount(8) keeps suid and dev to itself: it takes them for the default. Its
+	// own options it puts first, so here it is nosuid and nodev that win.
+	"allow_suid": flag(func(p *optionParser) { p.allow(unix.MS_NOSUID, &p.mount.Suid) }),
+	"allow_dev":  flag(func(p *optionParser) { p.allow(unix.MS_NODEV, &p.mount.Dev) }),
+	"noexec":     kernelFlag(unix.MS_NOEXEC, true, func(p *optionParser) { p.mount.NoExec = true }),
+	"exec":       kernelFlag(unix.MS_NOEXEC, false, func(p *optionParser) { p.mount.NoExec = false }),
+	"remount":    flag(func(p *optionParser) { p.mount.Remount = true }),
 
 	"allow_other":         flag(func(p *optionParser) { p.mount.AllowOther = true }),
 	"default_permissions": ignored, // always so

@@ -38,6 +38,8 @@ func TestOptionsSayWhatTheMountIs(t *testing.T) {
 		"ro":                               {ReadOnly: true, Flags: unix.MS_RDONLY},
 		"ro,rw":                            {Clear: unix.MS_RDONLY},
 		"suid,dev,noexec":                  {Suid: true, Dev: true, NoExec: true, Flags: unix.MS_NOEXEC, Clear: unix.MS_NOSUID | unix.MS_NODEV},
+		"allow_suid,allow_dev":             {Suid: true, Dev: true, Clear: unix.MS_NOSUID | unix.MS_NODEV},
+		"nosuid,allow_suid,allow_dev":      {Dev: true, Flags: unix.MS_NOSUID, Clear: unix.MS_NODEV},
 		"suid,nosuid":                      {Flags: unix.MS_NOSUID},
 	} {
 		if got := parseOptions(t, list).mount; got != want {
