@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -57,7 +58,7 @@ func openBadger(dir string, o Options, l *badgerLog) (db *badger.DB, err error) 
 	}
 	db, err = badger.Open(badgerOptions(dir, o, l))
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %s", dir, firstLine(err.Error()))
+		return nil, fmt.Errorf("open %s: %w", dir, openError(err))
 	}
 	if line := l.firstError.Load(); line != nil {
 		// It opens without a table that it can't read.
@@ -65,6 +66,18 @@ func openBadger(dir string, o Options, l *badgerLog) (db *badger.DB, err error) 
 		return nil, fmt.Errorf("open %s: %w: %s", dir, store.ErrCorrupt, *line)
 	}
 	return db, nil
+}
+
+// openError makes one line of what Badger says of a database that it does not open.
+// What is no error of a system call is about what stands in its files.
+func openError(err error) error {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return errors.New(firstLine(err.Error()))
+	}
+	if errors.Is(err, badger.ErrEncryptionKeyMismatch) { // there is no key
+		return fmt.Errorf("%s: %w", badger.KeyRegistryFileName, store.ErrCorrupt)
+	}
+	return fmt.Errorf("%w: %s", store.ErrCorrupt, firstLine(err.Error()))
 }
 
 // removeEmptyLogs removes logs without a byte. Badger makes a new log in two

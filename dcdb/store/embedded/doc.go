@@ -51,7 +51,8 @@
 // taken for "no such key" when Badger verifies it, and compaction then drops
 // what follows it; so Badger's verification stays off, and each value's own
 // checksum, which covers the key, finds the damage. Damaged keys look absent
-// all the same: the tables are verified before Badger opens them where it
+// all the same. Tables are deleted that a damaged manifest does not list: it is
+// looked at first. The tables are verified before Badger opens them where it
 // would not bear it, and in full, in the background, once a mount. A full disk kills the
 // process with SIGBUS: space for all that it may write is kept free, and log
 // files are allocated when they begin. It keeps what was deleted: compactions

@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,15 +56,42 @@ func tableNames(dir string) (names []string, err error) {
 	}
 	defer f.Close()
 	defer recovered(f.Name(), &err)
-	m, _, err := badger.ReplayManifestFile(f, 0, badger.DefaultOptions(dir).WithLogger(nil))
+	m, end, err := badger.ReplayManifestFile(f, 0, badger.DefaultOptions(dir).WithLogger(nil))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", f.Name(), store.ErrCorrupt, firstLine(err.Error()))
+	}
+	if err := checkManifestEnd(f, end); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	for id := range m.Tables {
 		names = append(names, badgertable.NewFilename(id, dir))
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// checkManifestEnd looks at what a manifest has behind the last change that can be
+// read. Badger takes it for one that a crash cut off, and then deletes the tables of
+// which it speaks. A change that is all there has a damaged length.
+//
+//	change | its length 4B | CRC-32C 4B | a protobuf
+func checkManifestEnd(f *os.File, at int64) error {
+	b, err := io.ReadAll(io.NewSectionReader(f, at, math.MaxInt64-at))
+	if err != nil {
+		return err
+	}
+	const head = 8
+	if len(b) <= head {
+		return nil
+	}
+	want, got := binary.BigEndian.Uint32(b[4:]), uint32(0)
+	for i := head; got != want; i++ { // the first change is empty
+		if i == len(b) {
+			return nil
+		}
+		got = crc32.Update(got, y.CastagnoliCrcTable, b[i:i+1])
+	}
+	return fmt.Errorf("length of a change at %d: %w", at, store.ErrCorrupt)
 }
 
 // openTable opens a table file and verifies its index.
