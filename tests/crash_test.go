@@ -22,6 +22,7 @@ import (
 // It never changes: an operation makes another one.
 type crashFile struct {
 	pieces []crashPiece
+	sum    string // of its bytes, when it was asked for
 }
 
 type crashPiece struct {
@@ -52,6 +53,7 @@ type crashWriter struct {
 	ops     []crashOp // ops[0] is how it began
 	touched string    // what the last operation changed
 	acked   int       // the last operation that was fsynced
+	refused int       // operations that failed with ENOSPC
 }
 
 // crashCut is an acknowledgement: what a snapshot, a fork or an fsync has promised.
@@ -66,6 +68,7 @@ type crashRound struct {
 	clock   atomic.Int64 // orders calls: taken before each and after each
 	stop    atomic.Bool
 	writers []*crashWriter
+	full    bool // the disk may be full: what fails with ENOSPC has changed nothing
 
 	mu    sync.Mutex
 	acked int64      // guarded by mu; all that had ended by then is safe
@@ -87,7 +90,11 @@ func (r *crashRound) step(t *testing.T, w *crashWriter) bool {
 	err := do()
 	if err == nil {
 		w.ops[num].ended = r.clock.Add(1)
-		return true
+		return !r.stop.Load()
+	}
+	if r.full && errors.Is(err, syscall.ENOSPC) {
+		w.ops, w.refused = w.ops[:num], w.refused+1
+		return !r.stop.Load()
 	}
 	if !dead(err) && !r.stop.Load() {
 		t.Errorf("writer %d: %v", w.num, err)
@@ -124,7 +131,7 @@ func (w *crashWriter) choose(dir string, num int, names map[string]*crashFile) f
 			off += p.n
 		}
 		w.touched = at(name)
-		names[name] = &crashFile{append(slices.Clone(f.pieces[:k]), piece)}
+		names[name] = &crashFile{pieces: append(slices.Clone(f.pieces[:k]), piece)}
 		if k < len(f.pieces) {
 			names[name].pieces = append(names[name].pieces, f.pieces[k+1:]...)
 		}
@@ -195,13 +202,19 @@ func (r *crashRound) work(t *testing.T, round int, crash func()) {
 		})
 	}
 	all.Go(func() {
-		for i := 0; ; i++ {
+		for i := 0; !r.stop.Load(); i++ {
+			if r.full {
+				time.Sleep(50 * time.Millisecond) // there are only so many to be looked at
+			}
 			path := filepath.Join(".snapshots", fmt.Sprintf("s%d-%d", round, i))
 			if i%3 == 2 {
 				path = filepath.Join(".forks", fmt.Sprintf("f%d-%d", round, i))
 			}
 			asked := r.clock.Add(1)
 			err := os.Mkdir(filepath.Join(r.dir, path), 0o755)
+			if r.full && errors.Is(err, syscall.ENOSPC) {
+				continue // it may come when there is space
+			}
 			if err != nil {
 				if !dead(err) && !r.stop.Load() {
 					t.Errorf("mkdir %s: %v", path, err)
@@ -214,29 +227,28 @@ func (r *crashRound) work(t *testing.T, round int, crash func()) {
 			r.mu.Unlock()
 		}
 	})
+	defer all.Wait() // also when crash fails the test
+	defer r.stop.Store(true)
 	crash()
-	r.stop.Store(true)
-	all.Wait()
 }
 
 // found returns which operations of w, of those that may, a directory shows.
 func (w *crashWriter) found(dir string, may func(k int) bool) (states []int, got string) {
 	got = listing(dir)
-	sums := map[*crashFile]string{}
 	for k := range w.ops {
 		if !may(k) {
 			continue
 		}
 		var lines []string
 		for name, f := range w.ops[k].names {
-			if sums[f] == "" {
+			if f.sum == "" {
 				var b []byte
 				for _, p := range f.pieces {
 					b = append(b, p.bytes(w.num)...)
 				}
-				sums[f] = fmt.Sprintf("%d %x", len(b), sha256.Sum256(b))
+				f.sum = fmt.Sprintf("%d %x", len(b), sha256.Sum256(b))
 			}
-			lines = append(lines, name+" "+sums[f])
+			lines = append(lines, name+" "+f.sum)
 		}
 		slices.Sort(lines)
 		if strings.Join(lines, "\n") == got {
@@ -311,13 +323,18 @@ func (r *crashRound) verify(t *testing.T, what, root string, asked, done int64) 
 }
 
 func crashRounds(short, long int) int {
-	if n, err := strconv.Atoi(os.Getenv("DCFS_CRASH_ROUNDS")); err == nil {
+	if os.Getenv("DCFS_LONG") != "" {
+		short = long
+	}
+	return envInt("DCFS_CRASH_ROUNDS", short)
+}
+
+// envInt is a number of the environment.
+func envInt(name string, byDefault int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 		return n
 	}
-	if os.Getenv("DCFS_LONG") != "" {
-		return long
-	}
-	return short
+	return byDefault
 }
 
 // TestKilledUnderWriters kills the server with SIGKILL while writers work and

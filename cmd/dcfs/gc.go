@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/pflag"
 
+	"dcfs/dcdb/store"
 	"dcfs/snap"
 )
 
@@ -82,11 +84,15 @@ type gcReport struct {
 	Store   string  `json:"store"`
 	Before  uint64  `json:"usedBytesBefore"`
 	After   uint64  `json:"usedBytesAfter"`
+	Full    bool    `json:"full"`    // too full to rewrite the records, which takes space
 	Backlog backlog `json:"backlog"` // that is left
 }
 
 func (r *gcReport) print() {
 	fmt.Printf("%s given back, %s used now\n", humanBytes(r.Before-min(r.Before, r.After)), humanBytes(r.After))
+	if r.Full {
+		fmt.Println("the disk is too full to give back what records take: do it again when there is some space")
+	}
 	if r.Backlog != (backlog{}) {
 		fmt.Printf("still to be reclaimed: %v (\"dcfs gc --wait\" waits for it)\n", r.Backlog)
 	}
@@ -124,14 +130,16 @@ func (v *volume) gc(ctx context.Context, wait bool, tell func(any) error) (*gcRe
 		}
 	}
 	p.Compacting = true
-	if err := telling(ctx, now, v.store.Compact); err != nil {
+	err = telling(ctx, now, v.store.Compact)
+	full := errors.Is(err, store.ErrFull)
+	if err != nil && !full {
 		return nil, verbError(err, "giving space back")
 	}
 	after, err := v.vol.Usage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &gcReport{Store: v.dir, Before: before.UsedBytes, After: after.UsedBytes}
+	r := &gcReport{Store: v.dir, Before: before.UsedBytes, After: after.UsedBytes, Full: full}
 	r.Backlog, err = v.backlog(ctx)
 	return r, err
 }
