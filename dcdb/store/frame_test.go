@@ -128,7 +128,11 @@ func FuzzReadObject(f *testing.F) {
 			return
 		}
 		p := make([]byte, h.ID.Len)
-		if ReadObject(h.UUID, h.ID, h.Kind, frame, 0, p) != nil {
+		err = ReadObject(h.UUID, h.ID, h.Kind, frame, 0, p)
+		if id, verr := VerifyObject(h.UUID, frame); (err == nil) != (verr == nil) || id != h.ID {
+			t.Errorf("object %v reads with %v, and %v verifies with %v", h.ID, err, id, verr)
+		}
+		if err != nil {
 			return
 		}
 		if !bytes.Equal(EncodeObject(h.UUID, h.ID, h.Kind, p), frame) {

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,9 @@ import (
 	"testing"
 
 	"github.com/dgraph-io/badger/v4/fb"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/y"
+	"google.golang.org/protobuf/proto"
 
 	"dcfs/dcdb/store"
 )
@@ -229,4 +233,57 @@ func TestWhatCanNotBeVerifiedIsNotCompacted(t *testing.T) {
 		}
 		s.Close()
 	}
+}
+
+// FuzzTable reads tables whose index has the checksum that it should have, whatever
+// it says, and manifests.
+func FuzzTable(f *testing.F) {
+	dir := f.TempDir()
+	s := must(Create(dir, Options{MemTableBytes: minMemTableBytes, ReserveBytes: -1}))(f)
+	for i := range 30 {
+		err := s.Commit(ctx, &store.Batch{Group: uint64(i + 1), Fence: s.Fence(), Puts: []store.Record{{Key: fmt.Append(nil, i), Value: data(1, 1000)}}})
+		if err != nil {
+			f.Fatal(err)
+		}
+	}
+	s.Close()
+	records := filepath.Join(dir, recordsName)
+	manifest := must(os.ReadFile(filepath.Join(records, "MANIFEST")))(f)
+	for _, name := range must(tableNames(records))(f) {
+		file := must(os.Open(name))(f)
+		size := must(file.Stat())(f).Size()
+		_, end, err := readTail(file, size)
+		index := must(must2(readTail(file, end))(err))(f)
+		f.Add(index, manifest)
+		f.Add(index[:len(index)/2], manifest[:len(manifest)-3])
+		file.Close()
+	}
+	dir = f.TempDir() // one a process
+	f.Fuzz(func(t *testing.T, index, manifest []byte) {
+		sum := must(proto.Marshal(&pb.Checksum{Algo: pb.Checksum_CRC32C, Sum: y.CalculateChecksum(index, pb.Checksum_CRC32C)}))(t)
+		b := append(make([]byte, 5000), index...)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(index)))
+		b = append(b, sum...)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(sum)))
+		name := filepath.Join(dir, "000001.sst")
+		if err := errors.Join(os.WriteFile(name, b, 0o600), os.WriteFile(filepath.Join(dir, "MANIFEST"), manifest, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		tableNames(dir)
+		table, err := openTable(name)
+		if err != nil {
+			return
+		}
+		defer table.close()
+		for i := range table.blocks() {
+			table.verify(i)
+			table.keys(i)
+			table.blockBytes(i)
+		}
+	})
+}
+
+// must2 leaves out a result between a value and its error.
+func must2[T, U any](v T, _ U, err error) func(error) (T, error) {
+	return func(before error) (T, error) { return v, errors.Join(before, err) }
 }

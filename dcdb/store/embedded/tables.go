@@ -115,14 +115,22 @@ func openTable(name string) (_ *table, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	index, _, err := readTail(f, end)
+	index, end, err := readTail(f, end)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if err := verifySum(index, sum); err != nil {
 		return nil, fmt.Errorf("%s: index: %w", name, err)
 	}
-	return &table{f, fb.GetRootAsTableIndex(index, 0)}, nil
+	t := &table{f, fb.GetRootAsTableIndex(index, 0)}
+	for i := range t.blocks() {
+		var o fb.BlockOffset
+		if t.index.Offsets(&o, i); int64(o.Offset())+int64(o.Len()) > end || o.KeyLength() < keyVersionBytes {
+			return nil, fmt.Errorf("%s: index of block %d: %w", name, i, store.ErrCorrupt)
+		}
+		o.KeyBytes() // is where it says
+	}
+	return t, nil
 }
 
 // readTail reads what ends at end with its length, and returns where it
