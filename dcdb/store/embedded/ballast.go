@@ -36,13 +36,20 @@ type space struct {
 	log   func(string, ...any)
 
 	compaction atomic.Uint64 // what compactions may take, see lookAt
+	asked      atomic.Int64  // when something was to be written last, in Unix nanoseconds
 
 	mu   sync.Mutex
 	held uint64 // guarded by mu; bytes of the ballast, 0: it is released
 }
 
-// spaceCheck is how often space is looked at without a write.
-const spaceCheck = time.Second
+// spaceCheck is how often space is looked at without a write. For a while after
+// one, Badger may write by itself, and others may fill the disk meanwhile: then it is
+// looked at more often.
+const (
+	spaceCheck     = time.Second
+	spaceCheckBusy = 20 * time.Millisecond
+	spaceBusy      = 10 * time.Second
+)
 
 func newSpace(dir string, o Options) (*space, error) {
 	total, free, err := statfs(dir)
@@ -173,6 +180,7 @@ func (s *space) margin() uint64 { return s.scratch() + s.mem + logBytes(s.mem) +
 // forWrite refuses n bytes of objects or records when not even the ballast's
 // space is left.
 func (s *space) forWrite(n int64) error {
+	s.asked.Store(time.Now().UnixNano())
 	_, free, _, err := s.look(uint64(n))
 	if err == nil && free < uint64(n)+s.scratch() {
 		err = store.ErrFull
@@ -191,8 +199,9 @@ func (s *space) watch(db *badger.DB, stop <-chan struct{}, done chan<- struct{})
 	if real, err := filepath.EvalSymlinks(tables); err == nil {
 		tables = real
 	}
-	t, trim := time.NewTicker(spaceCheck), time.NewTicker(residentCheck)
+	t, busy, trim := time.NewTicker(spaceCheck), time.NewTicker(spaceCheckBusy), time.NewTicker(residentCheck)
 	defer t.Stop()
+	defer busy.Stop()
 	defer trim.Stop()
 	for {
 		select {
@@ -201,6 +210,10 @@ func (s *space) watch(db *badger.DB, stop <-chan struct{}, done chan<- struct{})
 		case <-t.C:
 			s.lookAt(db.Levels())
 			s.look(0)
+		case <-busy.C:
+			if s.asked.Load() > time.Now().Add(-spaceBusy).UnixNano() {
+				s.look(0)
+			}
 		case <-trim.C:
 			trimResident(tables)
 		}
