@@ -374,7 +374,7 @@ func (s *Space) wait(ctx context.Context, g *group) error {
 	for {
 		s.mu.Lock()
 		g.urgent = true
-		full, room := s.full, s.room
+		full, room, failed := s.full, s.room, s.failed
 		if s.fullSeen == seen {
 			full = nil // it is tried again for us
 		}
@@ -384,6 +384,9 @@ func (s *Space) wait(ctx context.Context, g *group) error {
 		case <-g.done:
 			return g.err
 		default:
+		}
+		if failed != nil {
+			return failed // g is a group that nobody commits any more
 		}
 		if full != nil {
 			return full

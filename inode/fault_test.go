@@ -3,6 +3,7 @@ package inode
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,4 +159,28 @@ func TestAFullStoreIsNoSpaceUntilThereIsSome(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	x.check()
+}
+
+// TestNothingSucceedsAfterAFailedCommit: each fsync of a change that is lost says so,
+// also the second one, and nothing is changed any more though the store is healthy.
+func TestNothingSucceedsAfterAFailedCommit(t *testing.T) {
+	for _, op := range []store.Op{store.OpPut, store.OpCommit, store.OpBarrier} {
+		fault := store.NewFault(newMemory())
+		x, err := openFixture(t, fault, false)
+		x.must(err)
+		f := x.create("f", "before")
+		x.must(x.fs.SyncAll(bg))
+		fault.FailAfter(op, 0, store.ErrInjected)
+		x.write(f, strings.Repeat("lost", 30_000), 0)
+		for range 2 { // two descriptors
+			x.want("fsync", x.fs.Fsync(bg, x.view, f), ErrIO)
+		}
+		fault.Heal()
+		x.want("fsync, healed", x.fs.Fsync(bg, x.view, f), ErrIO)
+		_, err = x.fs.Write(bg, x.view, f, root, []byte("x"), 0, WriteFlags{})
+		x.want("write", err, ErrIO)
+		_, err = x.fs.Mkdir(bg, x.view, snap.RootIno, "d", root, 0o755)
+		x.want("mkdir", err, ErrIO)
+		x.vol.Close(bg)
+	}
 }
