@@ -61,6 +61,14 @@ type Options struct {
 	// that comes from a handle looks outdated to it.
 	NoExport bool
 
+	// NoXattr is for who has no use for extended attributes: the kernel is told
+	// that there are none, and asks no more. Without it, it asks for
+	// security.capability before the first write of a file and before each
+	// chown, since it may have forgotten. Those that there are stay as they
+	// are, but that a file's capabilities go with a change of it, as they must:
+	// that is seen to here, not in the kernel. There are no ACLs either then.
+	NoXattr bool
+
 	// EntryTimeout and AttrTimeout are how long the kernel keeps names and
 	// attributes of a view: an hour if 0, not at all if negative.
 	EntryTimeout, AttrTimeout time.Duration
@@ -105,6 +113,7 @@ func (o *Options) setDefaults() {
 		}
 		return max(d, 0)
 	}
+	o.NoACL = o.NoACL || o.NoXattr
 	o.EntryTimeout, o.AttrTimeout = timeout(o.EntryTimeout), timeout(o.AttrTimeout)
 	if o.InflightBytes == 0 {
 		o.InflightBytes = inflightBytes
@@ -292,6 +301,7 @@ func (m *mount) fuseOptions() *fuse.MountOptions {
 		ExplicitDataCacheControl: true,
 		EnableSymlinkCaching:     !m.fs.StrictAtime(), // for ever: a remount does not ask again
 		EnableAcl:                !m.opts.NoACL,
+		DisableXAttrs:            m.opts.NoXattr,
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | // plain listings stay cheap
 			fuse.CAP_ATOMIC_O_TRUNC |
 			fuse.CAP_DONT_MASK | // default ACLs take the umask's place

@@ -226,6 +226,74 @@ func TestCapabilitiesGoAsOnExt4(t *testing.T) {
 	})
 }
 
+// TestNoXattr: with -o noxattr the kernel asks for no attributes, and a file that is
+// changed loses its capabilities all the same.
+func TestNoXattr(t *testing.T) {
+	needTool(t, "setcap", "getcap", "setfacl", "getfacl")
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT TESTED: not root")
+	}
+	onTransports(t, func(t *testing.T, transport string) {
+		store, dir := newMount(t, "-o", transport)
+		path := func(name string) string { return filepath.Join(dir, name) }
+		names := []string{"kept", "written", "appended", "truncated", "owned", "allocated"}
+		for _, name := range names {
+			writeFile(t, path(name), "text")
+			run(t, "setcap", "cap_net_raw+ep", path(name))
+			must(t, unix.Setxattr(path(name), "user.a", []byte("b"), 0))
+		}
+		writeFile(t, path("acl"), "text")
+		run(t, "setfacl", "-m", "u:1000:rwx", path("acl"))
+		acl := run(t, "getfacl", "-cnp", path("acl"))
+		dcfs(t, "umount", dir)
+
+		dcfs(t, "mount", "--debug", "-o", "noxattr,"+transport, store, dir)
+		_, err := unix.Getxattr(path("kept"), "user.a", nil)
+		fails(t, "get", err, syscall.EOPNOTSUPP)
+		_, err = unix.Listxattr(path("kept"), nil)
+		fails(t, "list", err, syscall.EOPNOTSUPP)
+		fails(t, "set", unix.Setxattr(path("kept"), "user.c", []byte("b"), 0), syscall.EOPNOTSUPP)
+		fails(t, "remove", unix.Removexattr(path("kept"), "user.a"), syscall.EOPNOTSUPP)
+		requests := func() int {
+			log, err := os.ReadFile(filepath.Join(store, "dcfs.log"))
+			must(t, err)
+			return strings.Count(string(log), ": GETXATTR ")
+		}
+		before := requests()
+		if before == 0 {
+			t.Fatal("no request is in the log")
+		}
+		must(t, withFile(path("written"), os.O_WRONLY, writeByte))
+		must(t, withFile(path("appended"), os.O_WRONLY|os.O_APPEND, writeByte))
+		must(t, os.Truncate(path("truncated"), 2))
+		must(t, os.Chown(path("owned"), 1, 1))
+		must(t, withFile(path("allocated"), os.O_WRONLY, func(f *os.File) error { return unix.Fallocate(int(f.Fd()), 0, 0, 100) }))
+		for i := range 20 {
+			name := path(fmt.Sprint("new", i))
+			writeFile(t, name, "text")
+			must(t, os.Chown(name, 1, 1))
+		}
+		if got := requests() - before; got != 0 {
+			t.Errorf("%d requests for attributes", got)
+		}
+		dcfs(t, "umount", dir)
+
+		dcfs(t, "mount", "-o", transport, store, dir)
+		for i, name := range names {
+			if got := run(t, "getcap", path(name)); (got != "") != (i == 0) {
+				t.Errorf("%s has capabilities %q", name, got)
+			}
+			b := make([]byte, 10)
+			if n, err := unix.Getxattr(path(name), "user.a", b); err != nil || string(b[:n]) != "b" {
+				t.Errorf("%s: user.a is %q (%v)", name, b[:max(n, 0)], err)
+			}
+		}
+		if got := run(t, "getfacl", "-cnp", path("acl")); got != acl {
+			t.Errorf("after it:\n%s, want\n%s", got, acl)
+		}
+	})
+}
+
 func writeByte(f *os.File) error {
 	_, err := f.Write([]byte("x"))
 	return err

@@ -20,6 +20,7 @@ type mountOptions struct {
 	StrictAtime bool   `json:"strictAtime,omitempty"`
 	NoACL       bool   `json:"noACL,omitempty"`
 	NoExport    bool   `json:"noExport,omitempty"`
+	NoXattr     bool   `json:"noXattr,omitempty"`
 	SnapDir     string `json:"snapDir,omitempty"` // "none": closed
 	ForkDir     string `json:"forkDir,omitempty"`
 	Transport   string `json:"transport,omitempty"` // "": the default
@@ -137,6 +138,8 @@ var options = map[string]option{
 	"default_permissions": ignored, // always so
 	"acl":                 flag(func(p *optionParser) { p.mount.NoACL = false }),
 	"noacl":               flag(func(p *optionParser) { p.mount.NoACL = true }),
+	"xattr":               flag(func(p *optionParser) { p.mount.NoXattr = false }),
+	"noxattr":             flag(func(p *optionParser) { p.mount.NoXattr = true }),
 	"export":              flag(func(p *optionParser) { p.mount.NoExport = false }),
 	"noexport":            flag(func(p *optionParser) { p.mount.NoExport = true }),
 	"strictatime":         flag(func(p *optionParser) { p.setAtime(unix.MS_STRICTATIME) }),

@@ -31,6 +31,8 @@ func TestOptionsSayWhatTheMountIs(t *testing.T) {
 		"noexport":                         {NoExport: true},
 		"noexport,export":                  {},
 		"noacl,acl":                        {},
+		"noxattr":                          {NoXattr: true},
+		"noxattr,xattr":                    {},
 		"transport=wire":                   {Transport: "wire"},
 		"transport=wire,transport=gofuse":  {},
 		"snapdir=.snap,forkdir=none":       {SnapDir: ".snap", ForkDir: "none"},

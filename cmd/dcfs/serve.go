@@ -571,7 +571,7 @@ func (s *server) attach(c *conn, m *served) error {
 // package fs.
 func (s *server) fsOptions(m *served, dev string) fs.Options {
 	return fs.Options{
-		NoACL: m.options.NoACL, NoExport: m.options.NoExport, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
+		NoACL: m.options.NoACL, NoExport: m.options.NoExport, NoXattr: m.options.NoXattr, SnapDir: m.options.SnapDir, ForkDir: m.options.ForkDir,
 		Transport: m.options.Transport, InflightBytes: 2 * s.o.Dirty, Mountpoint: m.mountpoint, Dev: dev, Debug: s.log.debug, Log: s.log.printf,
 	}
 }
