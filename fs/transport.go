@@ -47,8 +47,9 @@ func (m *mount) newTransport(fd int) (transport, error) {
 //     so: see waits. Its reader goes its own way, and another takes its place.
 //   - A watchdog looks each watchTick. It does the same with a reader that has
 //     been with one request from one look to the next.
-//   - If at a look requests wait and no reader is free, there is one reader
-//     more, up to maxReaders; and one less when that was not so for a while.
+//   - If none was left, or at a look requests wait and no reader is free, there is
+//     one reader more, up to maxReaders; and one less when that was not so for a
+//     while.
 //
 // The watchdog sleeps while nothing is asked.
 type wire struct {
@@ -543,7 +544,11 @@ func (w *wire) waits(unique uint64) {
 		if r.unique.Load() != unique {
 			continue
 		}
-		if turn := r.turn.Load(); turn&1 == 1 && turn != away && w.sendAwayLocked(r, turn) && len(w.hot) == 0 && !w.dead.Load() {
+		turn := r.turn.Load()
+		if turn&1 == 1 && turn != away && w.sendAwayLocked(r, turn) && len(w.hot) == 0 && !w.dead.Load() {
+			// One more from now on: it spares the next ones that wait to
+			// wake another, if they come soon.
+			w.want.Store(min(w.want.Load()+1, int32(w.most)))
 			w.addLocked()
 		}
 		return
