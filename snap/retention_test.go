@@ -280,7 +280,7 @@ func TestSnapshotThatFailsIsTriedAgain(t *testing.T) {
 		}
 	}
 	d.autos()
-	if len(d.log) != 1 || !strings.Contains(d.log[0], "fork main gets no automatic snapshot: too many snapshots") {
+	if len(d.log) != 1 || !strings.Contains(d.log[0], `fork "main" gets no automatic snapshot: too many snapshots`) {
 		t.Errorf("log: %q", d.log)
 	}
 	d.v.space.Exclusive(func() { d.v.nextView = next })

@@ -54,7 +54,7 @@ func TestScrubReadsAllThereIs(t *testing.T) {
 		text, want string // want: what a line has
 	}{
 		{"nothing", seg, header(ids[1]) + 5000, "", ""},
-		{"record", recordsName + "/*.sst", -1, "its value, which", `record "a record"`},
+		{"record", recordsName + "/*.sst", -1, "its value, which", "record 61207265636f7264"},
 		{"small object", recordsName + "/*.sst", -1, string(data(1, 64)), "small object"},
 		{"header", seg, header(ids[2]) + 9, "", "header of an object"},
 		{"data", seg, header(ids[2]) + 60_000, "", fmt.Sprintf("object %v", ids[2])},
