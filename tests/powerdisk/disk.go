@@ -99,6 +99,12 @@ func (d *Disk) Counts() Counts {
 	return d.counts
 }
 
+func (d *Disk) isDead() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.dead
+}
+
 // ReadAt reads as io.ReaderAt does.
 func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 	d.mu.RLock()
@@ -196,7 +202,7 @@ func (w write) pages(fn func(page int64, at int, p []byte)) {
 // requestLocked refuses a request to a disk that is dead, or dies of it.
 func (d *Disk) requestLocked() error {
 	if t := d.trigger; t != nil && !d.dead {
-		if t.left--; t.left < 0 {
+		if t.left--; t.left < 0 && len(d.later) > 0 {
 			t.done <- d.cutLocked(t.rand)
 		}
 	}
@@ -219,8 +225,9 @@ func (d *Disk) Cut(r *rand.Rand) error {
 	return d.cutLocked(r)
 }
 
-// CutAt cuts the power at the next write or flush but n, which is not carried out
-// any more. The channel says so; only a disk that is at rest lives longer.
+// CutAt cuts the power at the next write or flush but n that finds something not
+// flushed, and that is not carried out any more. The channel says so; only a disk
+// that is at rest lives longer.
 func (d *Disk) CutAt(n int, r *rand.Rand) <-chan error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

