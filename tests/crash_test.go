@@ -56,23 +56,26 @@ type crashWriter struct {
 	refused int       // operations that failed with ENOSPC
 }
 
-// crashCut is an acknowledgement: what a snapshot, a fork or an fsync has promised.
-type crashCut struct {
-	path        string // below the mount; "" for fsync
+// crashView is a snapshot or fork that was acknowledged.
+type crashView struct {
+	path        string // below the mount
 	asked, done int64
+	deleted     bool // or about to be: it may be gone
 }
 
 // crashRound is the work between two crashes.
 type crashRound struct {
-	dir     string
-	clock   atomic.Int64 // orders calls: taken before each and after each
-	stop    atomic.Bool
-	writers []*crashWriter
-	full    bool // the disk may be full: what fails with ENOSPC has changed nothing
+	dir       string
+	clock     atomic.Int64 // orders calls: taken before each and after each
+	stop      atomic.Bool
+	rest      sync.RWMutex // held for reading by whoever works
+	writers   []*crashWriter
+	replacers []*crashReplacer
+	full      bool // the disk may be full: what fails with ENOSPC has changed nothing
 
 	mu    sync.Mutex
-	acked int64      // guarded by mu; all that had ended by then is safe
-	views []crashCut // guarded by mu
+	acked int64       // guarded by mu; all that had ended by then is safe
+	views []crashView // guarded by mu
 }
 
 func (r *crashRound) ack(asked int64) {
@@ -88,18 +91,16 @@ func (r *crashRound) step(t *testing.T, w *crashWriter) bool {
 	do := w.choose(filepath.Join(r.dir, fmt.Sprint("w", w.num)), num, names)
 	w.ops = append(w.ops, crashOp{began: r.clock.Add(1), names: names})
 	err := do()
-	if err == nil {
-		w.ops[num].ended = r.clock.Add(1)
-		return !r.stop.Load()
-	}
 	if r.full && errors.Is(err, syscall.ENOSPC) {
 		w.ops, w.refused = w.ops[:num], w.refused+1
-		return !r.stop.Load()
+		return true
 	}
-	if !dead(err) && !r.stop.Load() {
-		t.Errorf("writer %d: %v", w.num, err)
+	if err != nil {
+		r.failed(t, fmt.Sprint("writer ", w.num), err)
+		return false
 	}
-	return false
+	w.ops[num].ended = r.clock.Add(1)
+	return true
 }
 
 func dead(err error) bool {
@@ -178,58 +179,115 @@ func makeEmpty(path string) error {
 	return err
 }
 
+// failed reports an error that is no sign of a crash.
+func (r *crashRound) failed(t *testing.T, what string, err error) {
+	if !dead(err) && !r.stop.Load() {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
 // work lets the writers, and who takes snapshots and forks, run until the mount is
 // dead.
-func (r *crashRound) work(t *testing.T, round int, crash func()) {
+func (r *crashRound) work(t *testing.T, round int, rng *rand.Rand, crash func()) {
 	var all sync.WaitGroup
-	for _, w := range r.writers {
+	repeat := func(step func() bool) {
 		all.Go(func() {
-			for r.step(t, w) {
-				if w.rng.IntN(8) != 0 {
-					continue
-				}
-				h, err := os.Open(w.touched)
-				if err != nil {
-					continue // a dead mount: the next step knows
-				}
-				if h.Sync() == nil {
-					last := len(w.ops) - 1
-					w.acked = last
-					r.ack(w.ops[last].began)
-				}
-				h.Close()
+			for ok := true; ok && !r.stop.Load(); {
+				r.rest.RLock()
+				ok = step()
+				r.rest.RUnlock()
 			}
 		})
 	}
-	all.Go(func() {
-		for i := 0; !r.stop.Load(); i++ {
-			if r.full {
-				time.Sleep(50 * time.Millisecond) // there are only so many to be looked at
-			}
-			path := filepath.Join(".snapshots", fmt.Sprintf("s%d-%d", round, i))
-			if i%3 == 2 {
-				path = filepath.Join(".forks", fmt.Sprintf("f%d-%d", round, i))
-			}
-			asked := r.clock.Add(1)
-			err := os.Mkdir(filepath.Join(r.dir, path), 0o755)
-			if r.full && errors.Is(err, syscall.ENOSPC) {
-				continue // it may come when there is space
-			}
-			if err != nil {
-				if !dead(err) && !r.stop.Load() {
-					t.Errorf("mkdir %s: %v", path, err)
-				}
-				return
-			}
-			r.ack(asked)
-			r.mu.Lock()
-			r.views = append(r.views, crashCut{path, asked, r.clock.Add(1)})
-			r.mu.Unlock()
+	for _, w := range r.writers {
+		repeat(func() bool { return r.stepAndSync(t, w) })
+	}
+	for _, p := range r.replacers {
+		repeat(func() bool { return r.replace(t, p) })
+	}
+	viewRng := rand.New(rand.NewPCG(rng.Uint64(), 0))
+	made := 0
+	repeat(func() bool {
+		if r.full {
+			time.Sleep(50 * time.Millisecond) // there are only so many to be looked at
+		} else if viewRng.IntN(4) == 0 {
+			return r.deleteView(t, viewRng)
 		}
+		path := filepath.Join(".snapshots", fmt.Sprintf("s%d-%d", round, made))
+		if made%3 == 2 {
+			path = filepath.Join(".forks", fmt.Sprintf("f%d-%d", round, made))
+		}
+		made++
+		return r.makeView(t, path)
 	})
 	defer all.Wait() // also when crash fails the test
 	defer r.stop.Store(true)
 	crash()
+}
+
+// stepAndSync is step and, now and then, an fsync.
+func (r *crashRound) stepAndSync(t *testing.T, w *crashWriter) bool {
+	if !r.step(t, w) {
+		return false
+	}
+	if w.rng.IntN(8) != 0 {
+		return true
+	}
+	// Meanwhile another's fsync may have it written, and not be done.
+	time.Sleep(time.Duration(w.rng.IntN(2)*w.rng.IntN(10)) * time.Millisecond)
+	if syncPath(w.touched) == nil { // a dead mount: the next step knows
+		last := len(w.ops) - 1
+		w.acked = last
+		r.ack(w.ops[last].began)
+	}
+	return true
+}
+
+func syncPath(path string) error {
+	h, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return h.Sync()
+}
+
+func (r *crashRound) makeView(t *testing.T, path string) bool {
+	asked := r.clock.Add(1)
+	err := os.Mkdir(filepath.Join(r.dir, path), 0o755)
+	if r.full && errors.Is(err, syscall.ENOSPC) {
+		return true // it may come when there is space
+	}
+	if err != nil {
+		r.failed(t, "mkdir "+path, err)
+		return false
+	}
+	r.ack(asked)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.views = append(r.views, crashView{path: path, asked: asked, done: r.clock.Add(1)})
+	return true
+}
+
+// deleteView deletes one of the round's snapshots and forks, if it has any.
+func (r *crashRound) deleteView(t *testing.T, rng *rand.Rand) bool {
+	r.mu.Lock()
+	if len(r.views) == 0 {
+		r.mu.Unlock()
+		return true
+	}
+	v := &r.views[rng.IntN(len(r.views))]
+	path, gone := v.path, v.deleted
+	v.deleted = true
+	r.mu.Unlock()
+	if gone {
+		return true
+	}
+	err := os.Remove(filepath.Join(r.dir, path))
+	if err != nil {
+		r.failed(t, "rmdir "+path, err)
+	}
+	return err == nil
 }
 
 // found returns which operations of w, of those that may, a directory shows.
@@ -319,6 +377,9 @@ func (r *crashRound) verify(t *testing.T, what, root string, asked, done int64) 
 		}
 		at[i] = last
 	}
+	for _, p := range r.replacers {
+		p.verify(t, what, root, asked, done)
+	}
 	return at
 }
 
@@ -350,7 +411,7 @@ func TestKilledUnderWritersOfASealedVolume(t *testing.T) {
 
 func killedUnderWriters(t *testing.T, rounds int) {
 	store, dir := newMount(t)
-	crashUnderWriters(t, store, dir, rounds, func(rng *rand.Rand) {
+	crashUnderWriters(t, dir, rounds, func(r *crashRound, rng *rand.Rand) {
 		pid := statusOf(t, dir).PID
 		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -363,43 +424,60 @@ func killedUnderWriters(t *testing.T, rounds int) {
 		}
 		dcfs(t, "mount", store, dir)
 	})
+	dcfs(t, "umount", dir)
+	dcfs(t, "check", "--data", store)
+}
+
+// crashSeed is DCFS_CRASH_SEED, or another one each time.
+func crashSeed(t *testing.T) uint64 {
+	seed, err := strconv.ParseUint(os.Getenv("DCFS_CRASH_SEED"), 10, 64)
+	if err != nil {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("DCFS_CRASH_SEED=%d", seed)
+	return seed
 }
 
 // crashUnderWriters does rounds of work, crash and mount.
-func crashUnderWriters(t *testing.T, store, dir string, rounds int, crash func(*rand.Rand), mount func(round int)) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+func crashUnderWriters(t *testing.T, dir string, rounds int, crash func(*crashRound, *rand.Rand), mount func(round int)) {
+	seed := crashSeed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	begin := make([]map[string]*crashFile, 4)
 	for i := range begin {
 		begin[i] = map[string]*crashFile{}
 		must(t, os.Mkdir(filepath.Join(dir, fmt.Sprint("w", i)), 0o755))
 	}
+	replacers := newReplacers(t, dir)
 	shell(t, `mkdir "$1/.snapshots/begin" && rmdir "$1/.snapshots/begin"`, dir) // durable
-	ops, views := 0, 0
+	ops, views, replaced := 0, 0, 0
 	for round := range rounds {
-		r := &crashRound{dir: dir}
+		r := &crashRound{dir: dir, replacers: replacers}
 		for i := range begin {
 			r.writers = append(r.writers, &crashWriter{num: i, base: round * 1e6, rng: rand.New(rand.NewPCG(seed, uint64(round*10+i+1))), ops: []crashOp{{names: begin[i]}}})
 		}
-		r.work(t, round, func() { crash(rng) })
+		r.work(t, round, rng, func() { crash(r, rng) })
 		mount(round)
 		at := r.verify(t, fmt.Sprintf("round %d", round), dir, r.acked, r.clock.Load()+1)
 		for _, v := range r.views {
-			r.verify(t, fmt.Sprintf("round %d, %s", round, v.path), filepath.Join(dir, v.path), v.asked, v.done)
+			root := filepath.Join(dir, v.path)
+			if _, err := os.Lstat(root); v.deleted && errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			r.verify(t, fmt.Sprintf("round %d, %s", round, v.path), root, v.asked, v.done)
+			views++
 		}
 		for i, w := range r.writers {
 			// Numbers begin anew: what is there is written down by content.
 			begin[i] = w.ops[at[i]].names
 			ops += at[i]
 		}
-		views += len(r.views)
+		for _, p := range replacers {
+			replaced += p.again(t, dir)
+		}
 		if t.Failed() {
 			t.Fatalf("round %d", round)
 		}
 		shell(t, `cd "$1"; shopt -s nullglob; for d in .snapshots/* .forks/*; do :; done; ls .snapshots | sed 's,^,.snapshots/,' | xargs -r rmdir; ls .forks | sed 's,^,.forks/,' | xargs -r rmdir`, dir)
 	}
-	dcfs(t, "umount", dir)
-	dcfs(t, "check", "--data", store)
-	t.Logf("%d crashes, %d operations outlived them, %d snapshots and forks acknowledged", rounds, ops, views)
+	t.Logf("%d crashes, %d operations outlived them, %d files replaced, %d snapshots and forks were as they must be", rounds, ops, replaced, views)
 }

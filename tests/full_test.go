@@ -144,7 +144,7 @@ func TestDiskFilledByOthers(t *testing.T) {
 					t.Logf("the log says\n%.4000s", f.log())
 				}
 			})
-			f.work(t, 0, func() {
+			f.work(t, 0, f.rng, func() {
 				for range min(times, left) {
 					f.fillAndFree()
 				}
@@ -188,7 +188,7 @@ func TestDiskFilledForGood(t *testing.T) {
 	f := newFullRun(t, "tmpfs")
 	pid := statusOf(t, f.mnt).PID
 	var others []func()
-	f.work(t, 0, func() {
+	f.work(t, 0, f.rng, func() {
 		time.Sleep(200 * time.Millisecond)
 		for i := range 10 { // the reserve too, and what is freed meanwhile
 			others = append(others, fillUp(t, f.disk, fmt.Sprint("others", i), 0))
