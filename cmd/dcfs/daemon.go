@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -101,6 +102,19 @@ func (o serverOptions) limitMemory() {
 	debug.SetMemoryLimit(limit)
 }
 
+// shareCPUs lets more goroutines run than there are CPUs, so that it is the
+// kernel that shares these out. Else a compaction and the garbage collector have
+// all that Go gives, in slices of 10 ms, and an operation that comes waits for
+// several of these (golang/go#18534): the kernel runs a thread that has slept
+// much sooner. GOMAXPROCS overrides it.
+func shareCPUs() {
+	const most = 4 // more goroutines, however many CPUs
+	if os.Getenv("GOMAXPROCS") == "" {
+		n := runtime.GOMAXPROCS(0)
+		runtime.GOMAXPROCS(n + min(n, most))
+	}
+}
+
 // started is what a daemon tells whoever started it, as a line of JSON.
 type started struct {
 	OK    bool   `json:"ok"`
@@ -189,6 +203,7 @@ func serveDaemon(store string, mode openMode, o serverOptions, readyFd int) erro
 	}
 	syscall.Umask(0) // modes are masked by who creates, not by us
 	o.limitMemory()
+	shareCPUs()
 	log := newLogger(o)
 	s, err := newServer(context.Background(), store, mode, o, log)
 	if err == nil && s.sealed() {

@@ -325,6 +325,7 @@ func (mp *mountPlan) inForeground() error {
 	c, err := mp.run(func() error {
 		syscall.Umask(0)
 		mp.server.limitMemory()
+		shareCPUs()
 		o := mp.server
 		if o.Log == "" {
 			o.Log = "-"
