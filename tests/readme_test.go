@@ -40,7 +40,7 @@ func TestPromisesNameTheirTests(t *testing.T) {
 	_, section, _ := strings.Cut(string(b), "\n## What dcfs promises\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	dirs := map[string]string{
-		"dcdb": "../dcdb", "dcdb/store": "../dcdb/store", "embedded": "../dcdb/store/embedded", "snap": "../snap",
+		"dcdb": "../dcdb", "dcdb/store": "../dcdb/store", "embedded": "../dcdb/store/embedded", "sealed": "../dcdb/store/sealed", "snap": "../snap",
 		"inode": "../inode", "fs": "../fs", "cmd/dcfs": "../cmd/dcfs", "tests": ".",
 	}
 	promises := 0
