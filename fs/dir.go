@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"dcfs/inode"
+	"dcfs/snap"
 )
 
 // dirTable is the open directories.
@@ -21,7 +22,7 @@ type dirTable struct {
 // dirHandle is one open directory.
 type dirHandle struct {
 	place place
-	dir   *inode.Dir // kind inside
+	dir   *inode.Dir // kinds inside and standIn
 
 	mu   sync.Mutex
 	list []virtualEntry // guarded by mu; of a virtual directory, as of the last read from the start
@@ -81,7 +82,15 @@ func (m *mount) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		return st
 	}
 	h := &dirHandle{place: p}
-	if p.kind != inside {
+	if p.kind == standIn {
+		v, err := m.forkOf(p)
+		if err == nil {
+			h.dir, err = m.fs.OpenDir(background, v, snap.RootIno)
+		}
+		if err != nil {
+			return m.status(err)
+		}
+	} else if p.kind != inside {
 		if err := p.door.view.Err(); err != nil {
 			return m.status(err)
 		}
@@ -175,6 +184,12 @@ func (m *mount) readDir(in *fuse.ReadIn, add func(h *dirHandle, e *inode.Dirent,
 // direntIno returns the st_ino of what an entry leads to.
 func (m *mount) direntIno(dir place, e *inode.Dirent) uint64 {
 	d := dir.door
+	if dir.kind == standIn {
+		if e.Name == ".." {
+			return place{d, forks, d.root}.stIno()
+		}
+		return dir.ino<<inoBits | e.Ino
+	}
 	if e.Name != ".." || dir.ino != d.root || d == m.own {
 		return d.stIno(e.Ino)
 	}

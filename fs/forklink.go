@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"hash/fnv"
 	"sync"
 	"syscall"
@@ -17,7 +18,8 @@ import (
 // forks that have a path of their own in this mount. It shows them as symbolic
 // links there: a second path to their root would be a second dentry of one
 // directory. mkdir(2) must be answered with a directory all the same. What it
-// gets is a stand-in, a node of its own that no look-up finds.
+// gets is a stand-in, a node of its own without anything in it that the next
+// look-up no longer finds.
 
 // links reports whether virtual directory p shows forks as symbolic links.
 func (m *mount) links(p place) bool {
@@ -92,75 +94,110 @@ func (m *mount) linkEntry(p place, v *snap.View, out *fuse.EntryOut) fuse.Status
 // linkPlace returns the link or stand-in for fork v in p.
 func linkPlace(p place, k kind, v *snap.View) place { return place{p.door, k, uint64(v.Number())} }
 
-// makerTable is who made a fork by way of a snapshot, and has not looked it up
-// again: mkdir -m, mkdir -p and install -d open what they made, or change into
-// it, without following a link, and find the fork's root. That is two
-// look-ups: at the first one the kernel sees that it is not the stand-in. (If
-// another process looks up the name at that very moment, the kernel lets them
-// share one look-up, and they find the link; the fork is made by then.)
-type makerTable struct {
+// setStandIn is SetAttr for a stand-in: it changes the fork's root.
+func (m *mount) setStandIn(p place, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	v, err := m.forkOf(p)
+	if err != nil {
+		return m.status(err)
+	}
+	if _, err := m.fs.Setattr(background, v, snap.RootIno, credOf(&in.InHeader), setAttrOf(in)); err != nil {
+		return m.status(err)
+	}
+	rootChanged(v)
+	return m.virtualAttrOut(p, out)
+}
+
+// rootChanged makes the kernel ask anew for the attributes of a fork's root.
+func rootChanged(v *snap.View) {
+	m := server(v)
+	if m == nil {
+		return
+	}
+	d := m.doors.live(v)
+	if d == nil {
+		return
+	}
+	if root := nodeID(d.number, snap.RootIno); d == m.own || m.nodes.count(root) > 0 {
+		select {
+		case <-m.forgetPages([]uint64{root}):
+		case <-time.After(goneWait):
+		}
+	}
+}
+
+// standInTable is the stand-ins that the process which made them has not
+// looked up again. It may do so once: mkdir -m and install -d open what they
+// made, without following a link, and set owner and mode by the descriptor.
+// (If another process looks up the name at that very moment, the kernel lets
+// them share one look-up, and mkdir -m says that it can't change permissions;
+// the fork is made by then.)
+type standInTable struct {
 	mu   sync.Mutex
-	made map[*snap.View]maker // guarded by mu
+	made map[uint64]standInMaker // guarded by mu; by node
 }
 
-type maker struct {
-	pid     uint32
-	lookups int // to come
-	until   time.Time
+type standInMaker struct {
+	pid   uint32
+	until time.Time
 }
 
-func (t *makerTable) add(v *snap.View, pid uint32) {
+func (t *standInTable) add(node uint64, pid uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	for v, s := range t.made {
+	for n, s := range t.made {
 		if now.After(s.until) {
-			delete(t.made, v)
+			delete(t.made, n)
 		}
 	}
 	if t.made == nil {
-		t.made = make(map[*snap.View]maker)
+		t.made = make(map[uint64]standInMaker)
 	}
-	t.made[v] = maker{pid, 2, now.Add(freshTime)}
+	t.made[node] = standInMaker{pid, now.Add(freshTime)}
 }
 
-// take reports whether a look-up by process pid finds the root of fork v.
-func (t *makerTable) take(v *snap.View, pid uint32) bool {
+// take reports whether a look-up by process pid finds a stand-in, for which
+// it is the last one.
+func (t *standInTable) take(node uint64, pid uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s, ok := t.made[v]
+	s, ok := t.made[node]
 	if !ok || pid == 0 || s.pid != pid {
 		return false
 	}
-	if s.lookups--; s.lookups == 0 {
-		delete(t.made, v)
-	} else {
-		t.made[v] = s
-	}
+	delete(t.made, node)
 	return time.Now().Before(s.until)
 }
 
-// lookupLink answers for fork v in p, the .forks of a snapshot.
+// lookupLink answers for fork v in the .forks of a snapshot.
 func (m *mount) lookupLink(p place, v *snap.View, pid uint32, out *fuse.EntryOut) fuse.Status {
-	if !m.makers.take(v, pid) {
-		return m.linkEntry(linkPlace(p, link, v), v, out)
+	if s := linkPlace(p, standIn, v); m.standIns.take(s.node(), pid) {
+		return m.linkEntry(s, v, out)
 	}
-	d := m.doors.live(p.door.view.Live())
-	if d == nil { // the kernel knows the snapshot by way of it
-		return estale
-	}
-	_, st := m.enterEntry(place{d, forks, d.root}, v, out)
-	// A name that the kernel remembers here would be in the way of a rename
-	// where the fork is listed.
-	go m.kernel.EntryNotify(p.node(), entryName(v))
-	return st
+	return m.linkEntry(linkPlace(p, link, v), v, out)
 }
 
-// createLinked is the answer to the mkdir of fork v in p.
+// lookupStandIn answers for a name in a stand-in. At ESTALE the kernel walks
+// the path anew, and finds the link; not so where mkdir(2) and the like look
+// whether their name is free, but what they do then is ESTALE, too.
+func (m *mount) lookupStandIn(p place, name string) fuse.Status {
+	v, err := m.forkOf(p)
+	if err != nil {
+		return m.status(err)
+	}
+	_, err = m.fs.Lookup(background, v, snap.RootIno, name)
+	if errors.Is(err, inode.ErrNotExist) {
+		return fuse.ENOENT
+	}
+	return estale
+}
+
+// createLinked is the answer to the mkdir of fork v there.
 func (m *mount) createLinked(p place, v *snap.View, pid uint32, out *fuse.EntryOut) fuse.Status {
-	st := m.linkEntry(linkPlace(p, standIn, v), v, out)
+	s := linkPlace(p, standIn, v)
+	st := m.linkEntry(s, v, out)
 	if st == fuse.OK {
-		m.makers.add(v, pid)
+		m.standIns.add(s.node(), pid)
 	}
 	return st
 }

@@ -33,12 +33,15 @@
 // symbolic links: /.snapshots/S/.forks/F leads to ../../../.forks/F. A fork
 // that was moved to another listing is found there. mkdir(2) by that path
 // makes the fork and is answered with a stand-in: a directory that has the
-// attributes of the fork's root, but is another node, whose place the link
-// takes from the next look-up on. Only who made the fork may look up its root
-// there: mkdir -m, mkdir -p and install -d open what they made, or change into
-// it, without following links. The kernel forgets that path at once. A link can be neither removed nor renamed: rmdir
+// attributes of the fork's root and takes chmod and chown for it, but is
+// another node, whose place the link takes from the next look-up on (but for
+// the one look-up of mkdir -m and install -d, which open what they made
+// without following links). A link can be neither removed nor renamed: rmdir
 // is ENOTDIR, unlink, rename and chown -h are EPERM, all of which is done
-// where the fork is listed. In a snapshot that is mounted alone forks have no other path: its .forks shows
+// where the fork is listed. A program that changes into what it made, as
+// mkdir -p does for something in a fork that is yet to be made there, is in
+// the stand-in, where it finds nothing: ESTALE; the fork is made by then. In
+// a snapshot that is mounted alone forks have no other path: its .forks shows
 // them as directories.
 //
 // With the virtual bit set the node is the virtual directory .snapshots of

@@ -178,7 +178,7 @@ func (m *mount) parent(node uint64, name string) (place, fuse.Status) {
 		return p, st
 	}
 	if p.kind == link || p.kind == standIn {
-		return p, fuse.ENOTDIR
+		return p, estale // see lookupStandIn
 	}
 	if _, reserved := m.hidden(p, name); reserved {
 		return p, fuse.EPERM

@@ -161,14 +161,14 @@ type mount struct {
 	attrTo  timeout                     // immutable
 	keeps   bool                        // immutable; the kernel may keep what it knows for long
 
-	nodes   nodeTable
-	doors   *doorTable
-	writers writerTable
-	makers  makerTable
-	dirs    dirTable
-	settle  settling
-	orphans orphanQueue
-	done    chan struct{} // closed when all is ended
+	nodes    nodeTable
+	doors    *doorTable
+	writers  writerTable
+	standIns standInTable
+	dirs     dirTable
+	settle   settling
+	orphans  orphanQueue
+	done     chan struct{} // closed when all is ended
 }
 
 // timeout is a time in the form of the protocol.

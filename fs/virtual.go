@@ -69,7 +69,13 @@ func (m *mount) virtualAttrOut(p place, out *fuse.AttrOut) fuse.Status {
 // setVirtual is SetAttr for a virtual directory: owner and mode say who may
 // create and delete snapshots or forks, and belong to the fork.
 func (m *mount) setVirtual(p place, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	if p.kind == link || p.kind == standIn || in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+	switch p.kind {
+	case link:
+		return fuse.EPERM
+	case standIn:
+		return m.setStandIn(p, in, out)
+	}
+	if in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
 		return fuse.EPERM
 	}
 	which := p.kind.door()
@@ -165,7 +171,7 @@ func (m *mount) lookupVirtual(p place, name string, pid uint32, out *fuse.EntryO
 		return m.status(err)
 	}
 	if p.kind == link || p.kind == standIn {
-		return fuse.ENOTDIR
+		return m.lookupStandIn(p, name)
 	}
 	err := snap.CheckName(name)
 	if errors.Is(err, snap.ErrName) {
